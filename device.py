@@ -1,0 +1,95 @@
+"""What the networks will run on: the GPU by name, or the CPU and why no GPU."""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+
+from models import keras
+from script import quiet_stderr
+
+
+def describe_device():
+    """Return one line: the GPU's name and memory, or the CPU and why no GPU is used."""
+    find = {"tensorflow": _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu}
+    with quiet_stderr():
+        gpu = find[keras.backend.backend()]()
+    if gpu:
+        return gpu
+    return f"CPU, {os.cpu_count()} cores. {_why_no_gpu()}"
+
+
+def describe_backend():
+    """Return one line: the backend that Keras runs on, and both versions."""
+    backend = keras.backend.backend()
+    version = importlib.metadata.version(backend)
+    return f"{backend} {version}, Keras {keras.__version__}"
+
+
+def _tensorflow_gpu():
+    import tensorflow
+
+    gpus = tensorflow.config.list_physical_devices("GPU")
+    if not gpus:
+        return ""
+    details = tensorflow.config.experimental.get_device_details(gpus[0])
+    name = details.get("device_name", "GPU")
+    more = f", the first of {len(gpus)}; TensorFlow uses one here" if gpus[1:] else ""
+    return f"GPU, {name}{_nvidia_memory()}{more}"
+
+
+def _jax_gpu():
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return ""
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    memory = f", {limit / 2**30:.0f} GiB for JAX" if limit else ""
+    return f"{device.platform.upper()}, {device.device_kind}{memory}"
+
+
+def _torch_gpu():
+    import torch
+
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(0)
+        return f"GPU, {card.name}, {card.total_memory / 2**30:.0f} GiB"
+    return "GPU, Apple MPS" if torch.backends.mps.is_available() else ""
+
+
+def _nvidia_memory():
+    found = _nvidia_smi("memory.total")
+    return f", {int(found) / 1024:.0f} GiB" if found.isdigit() else ""
+
+
+def _nvidia_smi(field):
+    """Ask the driver's own tool about the first card; '' if there is no such tool."""
+    if not shutil.which("nvidia-smi"):
+        return ""
+    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    lines = asked.stdout.strip().splitlines() if asked.returncode == 0 else []
+    return lines[0].strip() if lines else ""
+
+
+def _why_no_gpu():
+    """Say what the user can do about it."""
+    card = _nvidia_smi("name")
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return "No GPU: CUDA_VISIBLE_DEVICES hides it."
+    if card and keras.backend.backend() == "tensorflow":
+        return (
+            f"The driver sees {card}, TensorFlow does not: "
+            "pip install -r requirements-gpu.txt"
+        )
+    if card:
+        return (
+            f"The driver sees {card}, but this {keras.backend.backend()} has no CUDA."
+        )
+    if os.name == "nt":
+        return "No GPU: TensorFlow has none on native Windows; use WSL2."
+    return "No GPU: no NVIDIA driver found (nvidia-smi does not answer)."

@@ -1,0 +1,84 @@
+"""Draw new faces with a trained generator: python generate.py
+
+Takes the newest run in runs/, or the generator that came with the suite.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import models
+import runs
+from helper import grid
+from script import options, run, write_whole
+
+# Which generator
+RUN = ""  # a run folder; empty: the newest in runs/, or else the one in weights/
+
+# Which faces
+COUNT = 10  # [1..100000] faces to draw
+SEED = 1  # [0..] the same seed draws the same faces
+
+# How to show them
+OUT = "faces.png"  # the picture to write
+COLUMNS = 5  # [1..] faces a row
+SCALE = 0  # [0..16] times each face is enlarged; 0: to about 128 pixels
+SINGLES = ""  # also write each face, at its own size, into this folder
+
+# The generator that came with the suite, beside this file
+SHIPPED = "weights/celeba-28"
+
+# What noise is for: default_rng((SEED, this)); train.py has the smaller numbers
+FACES = 8
+
+
+def main(argv=None):
+    options(sys.modules[__name__], argv)
+    folder = find_run()
+    generator, about = runs.load_generator(folder)
+    print(describe(folder, about))
+    faces = models.draw(generator, noise(about["latent"]))
+    size = about["image_size"]
+    picture = grid(faces, COLUMNS, SCALE or max(1, round(128 / size)))
+    with write_whole(OUT) as part:
+        picture.save(part, format="PNG")
+    print(f"{COUNT} faces of {size} x {size} are in {OUT}.")
+    if SINGLES:
+        save_singles(faces)
+
+
+def find_run():
+    """Return the folder of the generator to draw with."""
+    if RUN:
+        return Path(RUN)
+    return runs.newest_run("runs") or Path(__file__).parent / SHIPPED
+
+
+def describe(folder, about):
+    """Say in a line or two which weights these are and what they were trained on."""
+    data = about["data"]
+    return (
+        f"Generator from {folder}: {about['network']}, {about['image_size']} x "
+        f"{about['image_size']}\nTrained on {data['count']:,} pictures of "
+        f"{data['name']} for {about['epochs']} epochs"
+    )
+
+
+def noise(latent):
+    """Draw noise (COUNT, latent) float32, uniform on [-1, 1], for SEED's faces."""
+    random = np.random.default_rng((SEED, FACES))
+    return random.uniform(-1, 1, (COUNT, latent)).astype("float32")
+
+
+def save_singles(faces):
+    """Write each face (n, S, S, 3) uint8 as a PNG of its own into SINGLES."""
+    digits = len(str(len(faces)))
+    for number, face in enumerate(faces, 1):
+        with write_whole(Path(SINGLES) / f"face-{number:0{digits}d}.png") as part:
+            grid(face[None], 1).save(part, format="PNG")
+    print(f"Each of them is in {SINGLES} as well.")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,237 @@
+"""What every script shares: options, one-line errors, whole files, progress bars."""
+
+import argparse
+import ast
+import contextlib
+import difflib
+import io
+import math
+import os
+import re
+import sys
+import tempfile
+import tokenize
+from pathlib import Path
+
+from tqdm import tqdm
+
+LINE_EVERY = 20  # seconds between two lines of a progress bar that goes to a file
+
+RANGE = re.compile(
+    r"(?:\{(?P<one_of>[^}]*)\}|[\[(](?P<low>\S*?)\.\.(?P<high>\S*?)[\])]) "
+)
+
+
+class UserError(SystemExit):
+    """A fault that the user can mend: one line on stderr, exit code 1, no traceback.
+
+    The line holds the value that was wrong and the command or edit that mends it.
+    """
+
+
+def run(main):
+    """Run a script's main(); Ctrl-C ends it with one line and exit code 130."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("\nStopped. The same command starts again.", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def options(module, argv=None):
+    """Let the command line change the UPPER_CASE constants of a script.
+
+    `EPOCHS = 25  # [1..] passes over the pictures` becomes `--epochs 25`, with the
+    comment as its help. The comment may begin with the values allowed: `{28, 64}`,
+    or a range: `[0..1]`, `(0..1)` without its ends, `[1..]` without an upper one.
+    A constant with no comment behind it is not an option.
+
+    Sets the constants in `module` and returns them all, as {name: value}. A wrong
+    option ends the program with exit code 2, a wrong constant in the file with 1.
+    """
+    constants = _constants(module)
+    parser = _Parser(
+        prog=Path(module.__file__).name,
+        description=module.__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name, comment in constants.items():
+        _add_option(parser, name, getattr(module, name), comment)
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(_unknown(unknown[0], constants))
+    for name, comment in constants.items():
+        value, default = getattr(given, name.lower()), getattr(module, name)
+        fault = _fault(value, default, comment)
+        if fault and value is not default:
+            parser.error(f"{_flag(name)} {value}: {fault}")
+        if fault:
+            raise UserError(f"{name} = {value!r} in {parser.prog}: {fault}.")
+        setattr(module, name, value)
+    return current(module)
+
+
+def current(module):
+    """Return the constants of a script that are options, as they are now."""
+    return {name: getattr(module, name) for name in _constants(module)}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}. See python {self.prog} --help\n")
+
+
+def _constants(module):
+    """Read the constants that are options, and their comments, from the source."""
+    source = Path(module.__file__).read_text(encoding="utf-8")
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    found = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and node.end_lineno in comments:
+            name = getattr(node.targets[0], "id", "")
+            if name.isupper() and isinstance(getattr(module, name), (int, float, str)):
+                found[name] = comments[node.end_lineno]
+    return found
+
+
+def _add_option(parser, name, default, comment):
+    text = f"{comment} (now: {default!r})".replace("%", "%%")
+    if isinstance(default, bool):
+        action = argparse.BooleanOptionalAction
+        parser.add_argument(_flag(name), default=default, action=action, help=text)
+    else:
+        word = {int: "N", float: "X", str: "TEXT"}[type(default)]
+        parser.add_argument(
+            _flag(name), default=default, metavar=word, help=text, type=_reader(default)
+        )
+
+
+def _reader(default):
+    """Turn an option's text into the type of its default."""
+
+    def read(text):
+        try:
+            return type(default)(text)
+        except ValueError:
+            kind = "a whole number" if isinstance(default, int) else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {kind}") from None
+
+    return read
+
+
+def _fault(value, default, comment):
+    """Say what is wrong with the value of an option, or return ''."""
+    allowed = RANGE.match(comment)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "must be a finite number"
+    if not allowed:
+        return ""
+    if allowed["one_of"] is not None:
+        choices = [choice.strip() for choice in allowed["one_of"].split(",")]
+        return "" if str(value) in choices else f"must be one of {', '.join(choices)}"
+    low, high = float(allowed["low"] or "-inf"), float(allowed["high"] or "inf")
+    span = allowed[0].strip()
+    above = value > low if span[0] == "(" else value >= low
+    below = value < high if span[-1] == ")" else value <= high
+    if above and below:
+        return ""
+    limits = []
+    if allowed["low"]:
+        limits.append(
+            ("more than " if span[0] == "(" else "at least ") + allowed["low"]
+        )
+    if allowed["high"]:
+        limits.append(
+            ("less than " if span[-1] == ")" else "at most ") + allowed["high"]
+        )
+    return f"must be {' and '.join(limits)}"
+
+
+def _unknown(word, constants):
+    flag = word.split("=")[0]
+    near = difflib.get_close_matches(flag, [_flag(name) for name in constants], 1)
+    hint = f", did you mean {near[0]}?" if near else ""
+    return f"there is no option {flag}{hint}"
+
+
+def _flag(name):
+    return "--" + name.lower().replace("_", "-")
+
+
+@contextlib.contextmanager
+def quiet_stderr():
+    """Keep what libraries print on stderr, below Python too, from the terminal.
+
+    Yields a function that returns the text kept so far. If the block fails, the text
+    is printed after all.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's later messages
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept, os.fdopen(os.dup(2), "wb") as terminal:
+
+        def text():
+            kept.seek(0)
+            return kept.read().decode(errors="replace")
+
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield text
+        except BaseException:
+            terminal.write(text().encode())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal.fileno(), 2)
+
+
+@contextlib.contextmanager
+def write_whole(path):
+    """Yield a path to write to; when the block ends well, it becomes `path`.
+
+    The file appears whole or not at all: it is written beside, flushed to the disk
+    and renamed. Missing folders are made. Raises UserError, naming `path`, when the
+    system refuses to write.
+    """
+    path = Path(path)
+    part = path.with_name(f"part-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"Cannot write {path}: {reason}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+class Bar(tqdm):
+    """tqdm, except that into a file it prints a plain line every LINE_EVERY seconds."""
+
+    def __init__(self, *args, **kwargs):
+        if sys.stderr.isatty():
+            kwargs.setdefault("dynamic_ncols", True)
+        else:
+            kwargs |= {"mininterval": LINE_EVERY, "maxinterval": LINE_EVERY}
+            kwargs |= {"miniters": 1, "delay": 1e-9, "ascii": True, "ncols": 100}
+            kwargs["file"] = _Lines()
+        super().__init__(*args, **kwargs)
+
+
+class _Lines:
+    """Write to stderr what tqdm would write over itself, as lines."""
+
+    def write(self, text):
+        if text.strip():
+            print(text.strip(), file=sys.stderr, flush=True)
+
+    def flush(self):
+        sys.stderr.flush()

@@ -1,0 +1,173 @@
+import subprocess
+import sys
+import types
+
+import pytest
+
+import script
+
+SOURCE = '''"""A script."""
+
+EPOCHS = 25  # [1..] passes over the pictures
+RATE = 2e-4  # (0..1] how fast
+SHARE = 0.5  # [0..1) of something
+SIZE = 64  # {28, 64} pixels
+FLIP = True  # mirror half of them
+NAME = ""  # of the run
+HIDDEN = 3
+
+def function():
+    INNER = 1  # no constant of the module
+'''
+
+
+@pytest.fixture
+def module(tmp_path):
+    path = tmp_path / "toy.py"
+    path.write_text(SOURCE)
+    toy = types.ModuleType("toy", "A script.")
+    toy.__file__ = str(path)
+    exec(SOURCE, toy.__dict__)
+    return toy
+
+
+def test_options_change_the_constants_and_keep_their_types(module):
+    given = ["--epochs", "3", "--rate", "1", "--no-flip", "--name", "x"]
+    constants = script.options(module, given)
+    expected = {
+        "EPOCHS": 3,
+        "RATE": 1.0,
+        "SHARE": 0.5,
+        "SIZE": 64,
+        "FLIP": False,
+        "NAME": "x",
+    }
+    assert constants == expected
+    assert script.current(module) == expected
+    assert type(module.RATE) is float
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--epochs", "-1"], "--epochs -1: must be at least 1"),
+        (["--epochs", "x"], "--epochs: 'x' is not a whole number"),
+        (["--epochs", "1.5"], "--epochs: '1.5' is not a whole number"),
+        (["--rate", "0"], "--rate 0.0: must be more than 0 and at most 1"),
+        (["--rate", "nan"], "--rate nan: must be a finite number"),
+        (["--share", "1"], "--share 1.0: must be at least 0 and less than 1"),
+        (["--size", "50"], "--size 50: must be one of 28, 64"),
+        (["--epohcs", "1"], "there is no option --epohcs, did you mean --epochs?"),
+        (["--hidden", "1"], "there is no option --hidden"),
+        (["--epoch", "1"], "there is no option --epoch, did you mean --epochs?"),
+        (["stray"], "there is no option stray"),
+        (["--epochs"], "--epochs: expected one argument"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_code_2(module, capsys, given, message):
+    with pytest.raises(SystemExit) as exit_:
+        script.options(module, given)
+    told = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert message in told
+    assert told.count("\n") == 1
+    assert module.EPOCHS == 25
+
+
+def test_a_wrong_constant_in_the_file_is_refused_too(module):
+    module.EPOCHS = 0
+    message = r"EPOCHS = 0 in toy.py: must be at least 1\."
+    with pytest.raises(script.UserError, match=message):
+        script.options(module, [])
+
+
+def test_help_shows_each_constant_with_its_comment(module, capsys):
+    with pytest.raises(SystemExit):
+        script.options(module, ["--help"])
+    told = capsys.readouterr().out
+    assert "--epochs N" in told
+    assert "passes over the pictures (now: 25)" in " ".join(told.split())
+    assert "HIDDEN" not in told
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    with script.write_whole(path) as part:
+        part.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+
+    def fail():
+        with script.write_whole(path) as part:
+            part.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_where_nothing_can_be_written_the_error_names_the_file(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    path = tmp_path / "file" / "x.txt"
+    message = f"Cannot write {path}: "
+    with pytest.raises(script.UserError, match=message), script.write_whole(path):
+        pass
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_a_user_error_is_one_line_without_traceback_and_exit_code_1():
+    code = """
+import script
+def main():
+    raise script.UserError("Nothing here. Try there.")
+script.run(main)
+"""
+    ran = python(code)
+    assert (ran.returncode, ran.stderr) == (1, "Nothing here. Try there.\n")
+
+
+def test_ctrl_c_is_one_line_without_traceback_and_exit_code_130():
+    code = """
+import os, signal, script
+script.run(lambda: os.kill(os.getpid(), signal.SIGINT))
+"""
+    ran = python(code)
+    assert ran.returncode == 130
+    assert "Traceback" not in ran.stderr
+    assert "Stopped" in ran.stderr
+
+
+def test_a_bar_into_a_file_is_plain_lines():
+    code = """
+import script
+with script.Bar(total=3, desc="Epoch 1", unit=" pictures") as bar:
+    for _ in range(3):
+        bar.update()
+"""
+    told = python(code).stderr
+    assert "\r" not in told
+    assert told.count("\n") == 1
+    assert "Epoch 1: 100%" in told
+    assert "3/3" in told
+
+
+def test_chatter_below_python_is_kept_off_the_terminal_unless_it_failed():
+    code = """
+import os, script
+with script.quiet_stderr():
+    os.write(2, b"chatter")
+print("said", file=__import__("sys").stderr)
+with script.quiet_stderr():
+    os.write(2, b"reason")
+    raise ValueError("broken")
+"""
+    told = python(code).stderr
+    assert "chatter" not in told
+    assert "said" in told
+    assert "reason" in told
+    assert "ValueError: broken" in told

@@ -1,0 +1,364 @@
+import csv
+import hashlib
+import json
+import signal
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import models
+import preprocess
+import runs
+import train
+from script import current
+
+TINY = {
+    "DATA": "cartoons",
+    "IMAGE_SIZE": 28,
+    "IMAGES": 40,
+    "BATCH_SIZE": 8,
+    "EPOCHS": 2,
+    "SAMPLES": 20,
+    "RUN": "runs/tiny",
+}
+
+
+@pytest.fixture(scope="session")
+def arrays(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def tiny(here, arrays, monkeypatch):
+    """Set constants for a tiny run in an empty folder; the arrays are shared."""
+    monkeypatch.setattr(preprocess, "FOLDER", str(arrays))
+    for name, value in {**current(train), **TINY}.items():
+        monkeypatch.setattr(train, name, value)
+    return here
+
+
+@pytest.fixture
+def gan(tiny):
+    return build()
+
+
+def build():
+    rates = (train.G_LEARNING_RATE, train.D_LEARNING_RATE)
+    return models.build_gan("dcgan", 28, train.SEED, rates, train.BETA_1)
+
+
+def final(run="runs/tiny"):
+    """Read the arrays of the newest checkpoint: all weights and optimizer states."""
+    with np.load(runs.checkpoints(run)[-1] / "weights.npz") as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def assert_same_bits(one, other):
+    assert one.keys() == other.keys()
+    different = [name for name in one if one[name].tobytes() != other[name].tobytes()]
+    assert different == []
+
+
+def log_of(run="runs/tiny"):
+    with open(f"{run}/log.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def options_of(constants):
+    words = []
+    for name, value in constants.items():
+        words += [f"--{name.lower().replace('_', '-')}", str(value)]
+    return words
+
+
+def test_a_run_leaves_what_the_readme_promises(tiny, capsys):
+    train.main([])
+    run = tiny / "runs" / "tiny"
+    rows = log_of()
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert list(rows[0]) == [
+        "epoch",
+        "d_loss",
+        "g_loss",
+        "real_accuracy",
+        "fake_accuracy",
+        "diversity",
+        "pictures_per_second",
+        "seconds",
+    ]
+    assert all(float(value) >= 0 for row in rows for value in row.values())
+    for epoch in (1, 2):
+        with Image.open(run / "samples" / f"epoch-00{epoch}.png") as sheet:
+            assert sheet.size == (10 * 84 + 9 * 2, 2 * 84 + 2)
+    with Image.open(run / "losses.png") as curves:
+        assert min(curves.size) > 500
+    assert [path.name for path in runs.checkpoints(run)] == [
+        "checkpoint-000005",
+        "checkpoint-000010",
+    ]
+    constants = json.loads((run / "constants.json").read_text())
+    assert constants["constants"] == current(train)
+    assert constants["pictures"]["count"] == 40
+    assert "keras" in constants
+    generator, about = runs.load_generator(run)
+    assert (about["epochs"], about["pictures_shown"]) == (2, 80)
+    assert about["data"]["count"] == 40
+    assert about["constants"]["BATCH_SIZE"] == 8
+    assert models.draw(generator, train.sheet_noise()).shape == (20, 28, 28, 3)
+    assert not list(run.rglob("part-*"))
+    told = capsys.readouterr().out
+    for part in ("Device", "Backend", "40 of cartoons", "5 iterations of 8", "Finished"):
+        assert part in told
+
+
+def test_the_saved_generator_is_the_averaged_one(tiny, monkeypatch):
+    monkeypatch.setattr(train, "G_LEARNING_RATE", 0.01)
+    train.main([])
+    arrays = final()
+    saved, _ = runs.load_generator("runs/tiny")
+    for number, weight in enumerate(saved.weights):
+        np.testing.assert_array_equal(weight.numpy(), arrays[f"average.{number:03d}"])
+    assert (arrays["average.000"] != arrays["generator.000"]).any()
+
+
+def test_a_run_in_two_parts_ends_with_the_same_bits(tiny, monkeypatch, capsys):
+    train.main([])
+    whole, rows = final(), log_of()
+    monkeypatch.setattr(train, "RUN", "runs/parts")
+    train.main(["--epochs", "1"])
+    train.main(["--epochs", "2"])
+    assert "Continuing runs/parts at epoch 2, iteration 1" in capsys.readouterr().out
+    assert_same_bits(whole, final("runs/parts"))
+    scores = ("epoch", "d_loss", "g_loss", "real_accuracy", "diversity")
+    for row, other in zip(rows, log_of("runs/parts"), strict=True):
+        assert [row[name] for name in scores] == [other[name] for name in scores]
+
+
+def wait_for(found, process, seconds=120):
+    """Poll until found() is true; fail if the process ends or time runs out first."""
+    end = time.monotonic() + seconds
+    while not found():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+    return found()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_in_an_epoch_ends_with_the_same_bits(
+    tiny, script_process, number
+):
+    """The array is made by the first run, so that both see the same one."""
+    constants = {**TINY, "EPOCHS": 3, "IMAGES": 160, "CHECKPOINT_MINUTES": 1e-6}
+    constants |= {"KEEP_CHECKPOINTS": 1000}
+    undisturbed = script_process("train.py", *options_of(constants | {"RUN": "runs/a"}))
+    assert undisturbed.wait(200) == 0, undisturbed.communicate()
+    constants["RUN"] = "runs/b"
+    process = script_process("train.py", *options_of(constants))
+    in_epoch_2 = tiny / "runs" / "b" / "checkpoint-000023"
+    wait_for(in_epoch_2.exists, process)
+    process.send_signal(number)
+    told = process.communicate(timeout=60)[1]
+    if number == signal.SIGKILL:
+        assert process.returncode == -9
+    else:
+        assert process.returncode == 128 + number
+        assert "Stopped and saved at epoch" in told
+        assert "To continue: python train.py --data cartoons" in told
+        assert "Traceback" not in told
+    assert runs.checkpoints("runs/b")[-1].name < "checkpoint-000060"
+    again = script_process("train.py", *options_of(constants))
+    out, error = again.communicate(timeout=200)
+    assert again.returncode == 0, error
+    assert "Continuing runs/b at epoch" in out
+    assert_same_bits(final("runs/a"), final("runs/b"))
+    a, b = log_of("runs/a"), log_of("runs/b")
+    assert [row["d_loss"] for row in a] == [row["d_loss"] for row in b]
+
+
+def test_a_finished_run_says_how_to_go_on(tiny, capsys):
+    train.main([])
+    before = final()
+    capsys.readouterr()
+    train.main([])
+    told = capsys.readouterr().out
+    assert "runs/tiny is finished: 2 epochs. To train it longer: --epochs 4" in told
+    assert "--run runs/tiny-2" in told
+    assert_same_bits(before, final())
+
+
+def test_other_constants_are_named_and_refused(tiny):
+    train.main(["--epochs", "1"])
+    before = final()
+    message = r"runs/tiny was begun differently: SEED was 1 and is 2\. Set it back"
+    with pytest.raises(SystemExit, match=message):
+        train.main(["--seed", "2"])
+    assert_same_bits(before, final())
+
+
+def test_other_pictures_are_named_and_refused(tiny, monkeypatch):
+    train.main(["--epochs", "1"])
+    monkeypatch.setattr(preprocess, "CARTOON_SEED", 99)
+    with pytest.raises(SystemExit, match="begun differently: checksum was"):
+        train.main([])
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tiny, monkeypatch, capsys):
+    train.main([])
+    whole = final()
+    newest = runs.checkpoints("runs/tiny")[-1] / "weights.npz"
+    damaged = bytearray(newest.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    newest.write_bytes(damaged)
+    train.main([])
+    told = capsys.readouterr().out
+    assert "runs/tiny/checkpoint-000010 is damaged" in told
+    assert "checksum" in told
+    assert "Continuing runs/tiny at epoch 2, iteration 1" in told
+    assert_same_bits(whole, final())
+
+
+def test_when_all_checkpoints_are_damaged_the_run_is_refused(tiny):
+    train.main([])
+    for folder in runs.checkpoints("runs/tiny"):
+        (folder / "progress.json").write_text("{")
+    with pytest.raises(SystemExit, match="All checkpoints in runs/tiny are damaged"):
+        train.main(["--epochs", "3"])
+
+
+def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tiny):
+    train.main(["--epochs", "1"])
+    folder = runs.checkpoints("runs/tiny")[-1]
+    poison(folder)
+    message = (
+        r"Training diverged in epoch 2, iteration 1: d_loss is nan\. "
+        r"runs/tiny/checkpoint-000005 is the last good checkpoint\. Try lower"
+    )
+    with pytest.raises(SystemExit, match=message):
+        train.main([])
+    assert [path.name for path in runs.checkpoints("runs/tiny")] == [folder.name]
+    assert len(log_of()) == 1
+
+
+def poison(folder):
+    """Put a NaN into a generator's weight of a checkpoint, with the right checksum."""
+    path = folder / "weights.npz"
+    with np.load(path) as arrays:
+        arrays = {name: arrays[name] for name in arrays.files}
+    arrays["generator.000"][0, 0] = np.nan
+    np.savez(path, **arrays)
+    progress = json.loads((folder / "progress.json").read_text())
+    progress["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "progress.json").write_text(json.dumps(progress))
+
+
+def test_weights_that_are_not_finite_are_not_saved(gan, tiny):
+    gan.generator.weights[0].assign(np.full(gan.generator.weights[0].shape, np.inf))
+    with pytest.raises(FloatingPointError):
+        runs.save_checkpoint("runs/x", gan, train.first_progress(), 2)
+    assert runs.checkpoints("runs/x") == []
+
+
+def test_only_the_newest_checkpoints_are_kept(gan, tiny):
+    for iterations in (1, 2, 3, 10):
+        progress = {**train.first_progress(), "iterations": iterations}
+        runs.save_checkpoint("runs/x", gan, progress, 2)
+    names = [path.name for path in (tiny / "runs" / "x").iterdir()]
+    assert sorted(names) == ["checkpoint-000003", "checkpoint-000010"]
+
+
+def test_the_networks_learn_the_colour_of_the_faces(gan, monkeypatch):
+    """With any label swapped the generator would move away from the real faces."""
+    monkeypatch.setattr(train, "G_LEARNING_RATE", 1e-3)
+    gan = build()
+    orange = np.array([230, 140, 20], "uint8")
+    real = np.broadcast_to(orange, (8, 28, 28, 3)).copy()
+    real += np.random.default_rng(0).integers(0, 20, real.shape, "uint8")
+
+    def distance():
+        faces = models.to_pixels(models.make_fakes(gan.generator, train.sheet_noise()))
+        return np.abs(faces.mean((0, 1, 2)) - real.mean((0, 1, 2))).mean()
+
+    before = distance()
+    scores = [train.five_steps(gan, real, 1, iteration) for iteration in range(40)]
+    assert distance() < before / 2
+    early = scores[3:10]
+    assert np.mean([score["real_accuracy"] for score in early]) > 0.8
+    assert np.mean([score["fake_accuracy"] for score in early]) > 0.8
+
+
+def test_noise_is_fresh_in_every_step_and_the_same_in_every_run(tiny, monkeypatch):
+    def draws():
+        purposes = (train.D_NOISE, train.G_NOISE)
+        places = [(1, 0), (1, 1), (2, 0)]
+        return [train.noise(purpose, *place) for purpose in purposes for place in places]
+
+    first = draws()
+    assert len({draw.tobytes() for draw in first}) == len(first)
+    assert [draw.tobytes() for draw in draws()] == [draw.tobytes() for draw in first]
+    monkeypatch.setattr(train, "SEED", 2)
+    assert all((a != b).any() for a, b in zip(first, draws(), strict=True))
+    assert first[0].shape == (8, models.LATENT)
+    assert first[0].dtype == np.float32
+    assert -1 <= first[0].min() < -0.95
+    assert 0.95 < first[0].max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "real"), [(0.0, 1.0), (0.1, 0.9)], ids=["plain", "smoothed"]
+)
+def test_real_is_labelled_1_less_the_smoothing_and_fake_0(
+    tiny, monkeypatch, smoothing, real
+):
+    monkeypatch.setattr(train, "LABEL_SMOOTHING", smoothing)
+    labels = train.labels(1, 0)
+    assert labels["real"].shape == labels["fake"].shape == (8, 1)
+    assert labels["real"].ravel().tolist() == pytest.approx([real] * 8)
+    assert labels["fake"].ravel().tolist() == [0.0] * 8
+
+
+def test_flipping_swaps_the_given_share_of_labels(tiny, monkeypatch):
+    monkeypatch.setattr(train, "LABEL_FLIPPING", 0.25)
+    monkeypatch.setattr(train, "BATCH_SIZE", 4000)
+    labels = train.labels(1, 0)
+    assert np.mean(labels["real"] == 0) == pytest.approx(0.25, abs=0.03)
+    assert np.mean(labels["fake"] == 1) == pytest.approx(0.25, abs=0.03)
+    assert (train.labels(1, 0)["real"] == labels["real"]).all()
+    assert (train.labels(1, 1)["real"] != labels["real"]).any()
+
+
+def test_diversity_is_the_mean_distance_of_two_faces():
+    faces = np.zeros((3, 2, 2, 3), "uint8")
+    faces[2] = 30
+    # Of the three pairs one is equal and two are 30 apart at every pixel
+    assert train.diversity(faces) == pytest.approx(20)
+    assert train.diversity(faces[:1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "message"),
+    [
+        (["--image-size", "50"], 2, "--image-size 50: must be one of 28, 32, 64, 128"),
+        (["--epochs", "-1"], 2, "--epochs -1: must be at least 1"),
+        (["--epochs", "x"], 2, "--epochs: 'x' is not a whole number"),
+        (["--epohcs", "1"], 2, "no option --epohcs, did you mean --epochs?"),
+        (["--network", "tutorial"], 1, "tutorial network draws 64 pixels, not 28"),
+        (["--images", "3"], 1, "cartoons gives 3 pictures, too few for one batch of 8"),
+        (["--data", "nowhere"], 1, "nowhere does not exist"),
+        (["--run", "file/run"], 1, "Cannot write into"),
+        (["--run", "full"], 1, "full holds something else"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tiny, capsys, given, code, message):
+    (tiny / "file").touch()
+    (tiny / "full").mkdir()
+    (tiny / "full" / "letter.txt").touch()
+    before = sorted(tiny.rglob("*"))
+    with pytest.raises(SystemExit) as stopped:
+        train.main(given)
+    told = capsys.readouterr().err if code == 2 else stopped.value.code
+    assert message in told
+    assert told.strip().count("\n") == 0
+    assert (stopped.value.code == 2) == (code == 2)
+    assert sorted(tiny.rglob("*")) == before
