@@ -102,6 +102,11 @@ def test_another_seed_is_another_crowd(crowd):
     assert min(apart) > 5
 
 
+def test_no_face_of_one_seed_comes_again_in_the_next():
+    one, other = ({cartoons.traits(s, n) for n in range(100)} for s in (0, 1))
+    assert not one & other
+
+
 def test_any_two_faces_look_different(crowd):
     """15 levels of 255 are seen at a glance; two greys that far apart are two greys."""
     halves = zip(crowd[:100], crowd[100:], strict=True)
@@ -216,6 +221,48 @@ def test_each_hair_style_shows_its_colour(monkeypatch, plain, name):
     assert share == 0 if name == "bald" else 0.05 < share < 0.6
 
 
+@pytest.mark.parametrize("name", ["long", "wavy", "bangs", "bob", "page", "bunches"])
+def test_long_hair_hangs_beside_the_jaw(monkeypatch, plain, name):
+    face = plain._replace(
+        style=name, hair=(10, 200, 30), backdrop=((255, 255, 255),) * 2
+    )
+    red, green, _ = np.moveaxis(draw(monkeypatch, face)[40:52], 2, 0)
+    beside = green > red + 40
+    assert beside[:, :16].mean() > 0.15
+    assert beside[:, 48:].mean() > 0.15
+
+
+def test_a_fringe_hides_the_forehead(monkeypatch, plain):
+    for style, colour in (("mop", plain.hair), ("short", plain.skin)):
+        face = draw(monkeypatch, plain._replace(style=style))
+        np.testing.assert_array_equal(face[22, 32], colour)
+
+
+def test_mirrored_hair_is_parted_on_the_other_side(monkeypatch, plain):
+    plain = plain._replace(style="side", backdrop=((255, 255, 255),) * 2)
+    face = draw(monkeypatch, plain)
+    mirrored = draw(monkeypatch, plain._replace(mirror=True))
+    assert difference(mirrored, face) > 4
+    assert difference(mirrored, face[:, ::-1]) < 2
+
+
+def test_shoulders_wear_the_clothes(monkeypatch, plain):
+    bottom = draw(monkeypatch, plain._replace(clothes=(1, 2, 3)))[-1]
+    worn = (bottom == (1, 2, 3)).all(axis=1)
+    assert worn[:32].mean() > 0.3
+    assert worn[32:].mean() > 0.3
+
+
+def test_scale_enlarges_the_head_about_its_middle(monkeypatch, plain):
+    plain = plain._replace(backdrop=((255, 255, 255),) * 2)
+    small, large = (
+        draw(monkeypatch, plain._replace(scale=scale)) for scale in (0.8, 1.2)
+    )
+    widths = [(face[34] != 255).any(axis=1).nonzero()[0] for face in (small, large)]
+    assert np.ptp(widths[1]) / np.ptp(widths[0]) == pytest.approx(1.5, abs=0.1)
+    assert widths[0].mean() == pytest.approx(widths[1].mean(), abs=1)
+
+
 def test_both_halves_of_a_plain_face_are_alike(monkeypatch, plain):
     """Only the glint in the eyes and the shine of the hair come from one side."""
     face = draw(monkeypatch, plain._replace(backdrop=((200, 220, 240),) * 2), 64)
@@ -255,6 +302,7 @@ def test_the_background_runs_from_one_colour_to_the_other(plain):
     np.testing.assert_allclose(pixels[0, 0], (250, 200, 100), atol=6)
     np.testing.assert_allclose(pixels[-1, -1], (100, 150, 250), atol=6)
     np.testing.assert_allclose(pixels[32, 32], (175, 175, 175), atol=6)
+    np.testing.assert_allclose(pixels[16, 16], (212, 187, 137), atol=6)
 
 
 def test_the_script_draws_a_sheet_of_the_first_faces(tmp_path):

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import hashlib
 import json
@@ -16,7 +17,7 @@ import pytest
 
 import download
 from download import Source, fetch
-from script import UserError
+from script import UserError, write_whole
 
 FILE = random.Random(1).randbytes(300_000)
 MD5 = hashlib.md5(FILE).hexdigest()
@@ -135,6 +136,7 @@ def site():
 def hurry(monkeypatch):
     monkeypatch.setattr(download, "BACK_OFF", 0)
     monkeypatch.setattr(download, "CHUNK", 4096)
+    monkeypatch.setattr(download, "READ_TIMEOUT", 5)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
@@ -181,6 +183,8 @@ def test_a_file_is_fetched_whole_with_one_request(site, path, capsys):
     assert get(path, site.source(), sha256=SHA256) == path
     assert whole(path)
     assert site.sent == [300_000]
+    # Packed for the way, the bytes could not be counted
+    assert site.asked[0][1]["Accept-Encoding"] == "identity"
     bars = capsys.readouterr().err
     assert "file.zip from the course's copy: 100%" in bars
     assert "Checking file.zip: 100%" in bars
@@ -274,12 +278,20 @@ def test_a_source_that_never_answers_is_given_up(site, path, monkeypatch):
     assert len(site.asked) == download.TRIES
 
 
-def test_a_part_of_an_earlier_run_is_completed(site, path):
+def test_cuts_are_forgiven_as_long_as_each_brings_something_new(site, path):
+    cuts = [{"send": 30_000}] * (2 * download.TRIES)
+    get(path, site.source("/file", *cuts, {}))
+    assert whole(path)
+    assert sum(site.sent) == 300_000
+
+
+def test_a_part_of_an_earlier_run_is_completed(site, path, capsys):
     source = site.source()
     leave_part(path, FILE[:200_000], source.url)
     get(path, source)
     assert whole(path)
     assert site.sent == [100_000]
+    assert "the course's copy: 100%" in capsys.readouterr().err
 
 
 def test_a_part_is_completed_on_the_word_of_the_validator_alone(site, path):
@@ -337,7 +349,7 @@ def test_a_part_longer_than_the_file_is_fetched_anew(site, path):
     assert site.sent == [300_000]
 
 
-@pytest.mark.parametrize("md5", [MD5, None])
+@pytest.mark.parametrize("md5", [MD5, None], ids=["md5", "no md5"])
 @pytest.mark.parametrize("if_range", [True, False])
 def test_a_file_that_changed_meanwhile_is_fetched_from_its_start(
     site, path, md5, if_range
@@ -362,6 +374,22 @@ def test_a_weak_etag_vouches_for_nothing(site, path, headers, guard):
     sent = site.asked[1][1]
     assert sent["Range"] == "bytes=200000-"
     assert sent.get("If-Range") == (headers["Last-Modified"] if guard else None)
+
+
+def test_a_kill_while_a_part_is_begun_leaves_no_old_bytes(site, path, monkeypatch):
+    @contextlib.contextmanager
+    def killed_behind(note):
+        with write_whole(note) as beside:
+            yield beside
+        raise KeyboardInterrupt
+
+    leave_part(path, OTHER[:200_000], site.url(), '"0"')
+    monkeypatch.setattr(download, "write_whole", killed_behind)
+    with pytest.raises(KeyboardInterrupt):
+        get(path, site.source(), md5=None)
+    monkeypatch.setattr(download, "write_whole", write_whole)
+    get(path, site.source(), md5=None)
+    assert whole(path)
 
 
 def test_a_source_without_ranges_starts_over(site, path):
@@ -468,7 +496,7 @@ SKIPPED = {
     "short": ({"body": FILE[:-1]}, "has a file of 299,999 bytes, not 300,000"),
     "long": ({"body": FILE + b"!"}, "has a file of 300,001 bytes, not 300,000"),
     "endless": (
-        {"body": FILE * 9, "length": False},
+        {"body": FILE + OTHER, "send": 310_000, "length": False, "stall": True},
         "sends more than 300,000 bytes",
     ),
     "wrong": ({"body": OTHER}, "sent a file that has the wrong md5"),
@@ -569,6 +597,18 @@ def test_what_has_arrived_is_kept_when_all_sources_fail(site, path):
 
 
 # The disk
+
+
+def test_the_file_is_on_the_disk_before_it_takes_its_name(site, path, monkeypatch):
+    flushed, flush = [], os.fsync
+
+    def watched(number):
+        flushed.append((os.fstat(number).st_size, path.exists()))
+        flush(number)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    get(path, site.source())
+    assert (300_000, False) in flushed
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(
