@@ -1,7 +1,8 @@
 """Draw cartoon faces: a free, endless stand-in for the CelebA photographs.
 
-A face is a pure function of (seed, number): no download, no file, the same on each
-machine and at each size. `python cartoons.py` draws a sheet of them to look at.
+A face is a pure function of (seed, number): no download, no file, the same at each
+size and on each machine (Pillow before 11.3 fills some edges a little differently).
+`python cartoons.py` draws a sheet of them to look at.
 """
 
 import colorsys

@@ -198,6 +198,8 @@ def write_whole(path):
     system refuses to write.
     """
     path = Path(path)
+    if not path.name:
+        raise UserError(f"{str(path)!r} is no name of a file to write.")
     part = path.with_name(f"part-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
