@@ -3,6 +3,8 @@
 `python helper.py` puts the archive (1.4 GB) where `python train.py` looks for it.
 """
 
+# Worker processes import this file: without numpy they start twice as fast.
+import contextlib
 import functools
 import io
 import math
@@ -13,12 +15,11 @@ import threading
 import warnings
 import zipfile
 import zlib
+from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from script import UserError, run
 
@@ -33,6 +34,7 @@ DRIVE_URL = (
     "https://drive.usercontent.google.com/download"
     "?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
 )
+AUTHORS_URL = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 KAGGLE_URL = "https://www.kaggle.com/datasets/jessicali9530/celeba-dataset"
 TERMS = "CelebA is for non-commercial research only; do not pass its pictures on."
 
@@ -40,55 +42,56 @@ TERMS = "CelebA is for non-commercial research only; do not pass its pictures on
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
+# Where Pillow keeps what tells that a picture was taken with the camera turned
+TURNS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
+
 # The face in a picture of CelebA's size: left, top, right, bottom
 CELEBA_SIZE = (178, 218)
 CELEBA_BOX = (35, 55, 143, 163)
 CROP = "centre 108 x 108 of 178 x 218, else the largest centre square"
 FILTER = "bilinear"
 
-# Pixels between two faces of a grid
+# Pixels of white between two faces of a grid
 GAP = 2
 
-# Where a picture lies: its archive's number (-1: a file of its own), its name among
-# all names, and what the archive's directory says of it, by zipfile's names
-MEMBER = {
-    "header_offset": "<u8",
-    "compress_size": "<u8",
-    "file_size": "<u8",
-    "CRC": "<u4",
-    "compress_type": "<u2",
-    "flag_bits": "<u2",
-}
-ENTRY = np.dtype(
-    [("archive", "<i4"), ("name", "<u4"), ("length", "<u4"), *MEMBER.items()]
-)
+# A row of Pictures: where its name begins and ends, the number of its archive (or
+# LOOSE: a file of its own), and what the archive's directory says of it
+ROW = struct.Struct("<QQIQQQIHH")
+LOOSE = 2**32 - 1
 
-# In front of a member's bytes: "PK\3\4", ..., bytes of its name, bytes of its extras
+# What stands before a member's bytes: PK 3 4, ..., bytes of its name, of its extras
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 ENCRYPTED = 1
 
+# Members lie side by side, so reading ahead saves calls
+READ_AHEAD = 2**17
 
-class Pictures(NamedTuple):
-    """Where pictures lie, in so few objects that 202,599 cost 15 MB.
+
+@dataclass(frozen=True)
+class Pictures:
+    """Where pictures lie, in so few objects that 202,599 of them cost 16 MB.
 
     folder: str, where the archives or the loose pictures are
-    archives: tuple of the .zip files' names in `folder`
-    entries: (n,) ENTRY
-    names: bytes, the pictures' names end to end, in UTF-8
+    archives: the names of the .zip files in `folder`
+    rows: bytes, a ROW for each picture
+    names: bytes, the pictures' names end to end
     """
 
     folder: str
-    archives: tuple
-    entries: np.ndarray
+    archives: list
+    rows: bytes
     names: bytes
+
+    def __len__(self):
+        return len(self.rows) // ROW.size
 
     def part(self, first, count):
         """Return the Pictures from number `first` on, at most `count` of them."""
-        entries = self.entries[first : first + count].copy()
-        begin = int(entries["name"][0])
-        end = int(entries["name"][-1] + entries["length"][-1])
-        entries["name"] -= begin
-        return self._replace(entries=entries, names=self.names[begin:end])
+        rows = list(ROW.iter_unpack(self.rows[first * ROW.size :][: count * ROW.size]))
+        begin, end = rows[0][0], rows[-1][1]
+        moved = [ROW.pack(row[0] - begin, row[1] - begin, *row[2:]) for row in rows]
+        names = self.names[begin:end]
+        return Pictures(self.folder, self.archives, b"".join(moved), names)
 
 
 class Unreadable(Exception):  # noqa: N818 - the state of a picture, not a fault of ours
@@ -100,15 +103,19 @@ def download_celeba():
 
     Raises UserError when no source delivers it, saying how to get it by hand.
     """
-    # Here, not above: the worker processes start faster without the network's modules
+    # Here, not above, for the workers have no use for the network's modules
     from download import Source, fetch
 
     by_hand = (
-        f"Or get it by hand from {KAGGLE_URL} and start python train.py --data "
-        "archive.zip (Kaggle packs the same pictures differently)."
+        f"By hand: save img_align_celeba.zip from {AUTHORS_URL} as {ARCHIVE}. Or take "
+        f"Kaggle's copy, {KAGGLE_URL}; it is packed differently, so use it with "
+        "python train.py --data archive.zip"
     )
-    print(TERMS)
-    sources = [Source("the course", COURSE_URL), Source("Google Drive", DRIVE_URL)]
+    print(TERMS, flush=True)
+    sources = [
+        Source("the course's copy", COURSE_URL),
+        Source("Google Drive", DRIVE_URL),
+    ]
     return fetch(Path(ARCHIVE), sources, ARCHIVE_BYTES, ARCHIVE_MD5, by_hand)
 
 
@@ -120,21 +127,24 @@ def list_pictures(source):
     UserError when there is no picture or an archive cannot be opened.
     """
     source = Path(source)
-    files = sorted(name for name, _ in source_files(source))
-    loose = [name for name in files if name.lower().endswith(ENDINGS)]
     folder = source if source.is_dir() else source.parent
-    if source.is_dir() and loose:
-        entries = np.zeros(len(loose), ENTRY)
-        entries["archive"] = -1
-        return _pictures(folder, [], [(loose, entries)])
-    members = [_members(folder / name, number) for number, name in enumerate(files)]
-    if not any(names for names, _ in members):
-        kind = "neither pictures" if source.is_dir() else "no pictures"
-        more = " nor .zip files" if source.is_dir() else ""
+    files = sorted(name for name, _ in source_files(source))
+    loose = [name for name in files if source.is_dir() and _is_picture(name)]
+    archives = [] if loose else files
+    rows, names, end = [], [], 0
+    listed = [(name, LOOSE, 0, 0, 0, 0, 0, 0) for name in loose]
+    for number, name in enumerate(archives):
+        listed += _members(folder / name, number)
+    if not listed:
         raise UserError(
-            f"{source} holds {kind}{more}. Pictures end in {' '.join(ENDINGS)}."
+            f"{source} holds no pictures{' and no .zip' if folder == source else ''}. "
+            f"Pictures end in {' '.join(ENDINGS)}"
         )
-    return _pictures(folder, files, members)
+    for name, *place in listed:
+        names.append(os.fsencode(name))
+        begin, end = end, end + len(names[-1])
+        rows.append(ROW.pack(begin, end, *place))
+    return Pictures(str(folder), archives, b"".join(rows), b"".join(names))
 
 
 def source_files(source):
@@ -150,7 +160,8 @@ def source_files(source):
         yield source.name, source.stat()
     else:
         raise UserError(
-            f"{source} does not exist. --data takes celeba, cartoons, a folder or a .zip."
+            f"{source} does not exist. "
+            "--data takes celeba, cartoons, a folder, a .zip, or a folder of .zips."
         )
 
 
@@ -159,38 +170,38 @@ def _walk(folder, prefix):
         with os.scandir(folder) as found:
             for item in found:
                 name = prefix + item.name
-                if _hidden(item.name):
-                    continue
                 if item.is_dir(follow_symlinks=False):
-                    yield from _walk(item.path, name + "/")
-                elif name.lower().endswith((*ENDINGS, ".zip")) and item.is_file():
+                    if not _is_hidden(name):
+                        yield from _walk(item.path, name + "/")
+                elif _is_picture(name, ".zip") and item.is_file():
                     yield name, item.stat()
     except OSError as error:
         raise UserError(f"Cannot read {folder}: {error.strerror}.") from error
 
 
-def _hidden(name):
+def _is_picture(name, *more_endings):
+    return name.lower().endswith((*ENDINGS, *more_endings)) and not _is_hidden(name)
+
+
+def _is_hidden(name):
     return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
 def _members(path, number):
-    """List the pictures of one archive: sorted names, (n,) ENTRY."""
+    """List an archive's pictures, sorted: [(name, number, the rest of a ROW), ...]."""
     try:
         with zipfile.ZipFile(path) as archive:
             found = archive.infolist()
     except (zipfile.BadZipFile, OSError) as error:
         raise UserError(_no_archive(path, error)) from error
-    found = [
-        info
+    return sorted(
+        (
+            *(info.filename, number, info.header_offset, info.compress_size),
+            *(info.file_size, info.CRC, info.compress_type, info.flag_bits),
+        )
         for info in found
-        if info.filename.lower().endswith(ENDINGS) and not _hidden(info.filename)
-    ]
-    found.sort(key=lambda info: info.filename)
-    entries = np.zeros(len(found), ENTRY)
-    entries["archive"] = number
-    for field in MEMBER:
-        entries[field] = [getattr(info, field) for info in found]
-    return [info.filename for info in found], entries
+        if _is_picture(info.filename)
+    )
 
 
 def _no_archive(path, error):
@@ -199,7 +210,7 @@ def _no_archive(path, error):
         return f"Cannot read {path}: {error.strerror or error}."
     with open(path, "rb") as file:
         start = file.read(512)
-    again = f"Delete it and download it again (CelebA: python {Path(__file__).name})."
+    again = "Delete it and download it again (CelebA: python helper.py)."
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return f"{path} is a web page, not a zip: the download was refused. {again}"
     if start.startswith(b"PK"):
@@ -207,17 +218,8 @@ def _no_archive(path, error):
     return f"{path} is not a zip. --data takes a folder of pictures or a .zip of them."
 
 
-def _pictures(folder, archives, listed):
-    """Join [(names, entries)] into Pictures."""
-    names = [os.fsencode(name) for names, _ in listed for name in names]
-    entries = np.concatenate([entries for _, entries in listed])
-    entries["length"] = [len(name) for name in names]
-    entries["name"] = np.cumsum(entries["length"]) - entries["length"]
-    return Pictures(str(folder), tuple(archives), entries, b"".join(names))
-
-
 def attend():
-    """Begin a worker process: end with the parent, and leave Ctrl-C to it."""
+    """Begin a worker process: leave Ctrl-C to the parent, and end when it does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def follow():
@@ -227,97 +229,108 @@ def attend():
     threading.Thread(target=follow, daemon=True).start()
 
 
+def ready():
+    """Do nothing: a worker's first job, for which it must be there."""
+
+
 def read_faces(job):
     """Read (Pictures, size S): what a worker process does, again and again.
 
-    Returns the readable ones' faces, in order, (n, S, S, 3) uint8, and the others as
-    [(name, reason)]. Raises UserError when an archive is gone.
+    Returns the pixels of the readable ones' faces, in order, as the bytes of an
+    (n, S, S, 3) uint8 array, and the others as [(name, reason)]. Raises UserError when
+    an archive is gone.
     """
     pictures, size = job
     faces, failures = [], []
-    for name, read in _open_all(pictures):
-        try:
-            faces.append(read_face(read(), size))
-        except Exception as error:  # broken bytes raise nearly anything in Pillow
-            shown = name.encode("utf-8", "backslashreplace").decode()
-            failures.append((shown, str(error) or type(error).__name__))
-    return np.array(faces, np.uint8).reshape(-1, size, size, 3), failures
+    with warnings.catch_warnings():
+        # What Pillow takes for a bomb is refused at once, not only at twice the size
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        for begin, end, *place in ROW.iter_unpack(pictures.rows):
+            name = pictures.names[begin:end]
+            try:
+                data = _read(pictures, name, *place)
+                faces.append(read_face(data, size).tobytes())
+            except Exception as error:  # broken bytes raise nearly anything in Pillow
+                shown = name.decode("utf-8", "backslashreplace")
+                failures.append((shown, str(error) or type(error).__name__))
+    return b"".join(faces), failures
 
 
-def _open_all(pictures):
-    """Yield (name, a function that returns the picture's bytes) for each picture."""
-    number, archive = -1, None
-    for entry in pictures.entries:
-        begin, end = int(entry["name"]), int(entry["name"]) + int(entry["length"])
-        name = os.fsdecode(pictures.names[begin:end])
-        if entry["archive"] < 0:
-            yield name, Path(pictures.folder, name).read_bytes
-            continue
-        if entry["archive"] != number:
-            number = int(entry["archive"])
-            archive = open(Path(pictures.folder, pictures.archives[number]), "rb")
-        yield name, functools.partial(read_member, archive, entry)
+def _read(pictures, name, number, *member):
+    """Read one picture's bytes; the arguments are a ROW's, with the name itself."""
+    if number == LOOSE:
+        return Path(pictures.folder, os.fsdecode(name)).read_bytes()
+    archive = _open_archive(pictures.folder, pictures.archives[number])
+    return _read_member(archive, *member)
 
 
-def read_member(archive, entry):
-    """Read one member's bytes out of an open archive, without its directory.
+@functools.lru_cache(maxsize=1)
+def _open_archive(folder, name):
+    """Open an archive; the last one stays open for the worker's next jobs."""
+    path = Path(folder, name)
+    try:
+        return open(path, "rb", buffering=READ_AHEAD)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
 
-    Raises Unreadable when the member is encrypted, damaged, or compressed by another
-    method than deflate.
+
+def _read_member(archive, offset, packed, size, crc, method, flags):  # noqa: PLR0913
+    """Read a member's bytes without the archive's directory, which said all the rest.
+
+    Raises Unreadable when it is encrypted, damaged, or packed in an uncommon way.
     """
-    if entry["flag_bits"] & ENCRYPTED:
+    if flags & ENCRYPTED:
         raise Unreadable("it is encrypted")
-    archive.seek(int(entry["header_offset"]))
+    archive.seek(offset)
     header = archive.read(LOCAL_HEADER.size)
     if len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
         raise Unreadable("the archive is damaged there")
     _, name_length, extra_length = LOCAL_HEADER.unpack(header)
-    archive.seek(name_length + extra_length, os.SEEK_CUR)
-    data = archive.read(int(entry["compress_size"]))
-    if entry["compress_type"] == zipfile.ZIP_DEFLATED:
-        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(
-            data, int(entry["file_size"])
-        )
-    elif entry["compress_type"] != zipfile.ZIP_STORED:
-        raise Unreadable(
-            f"compression method {entry['compress_type']} is not supported"
-        )
-    if len(data) != entry["file_size"] or zlib.crc32(data) != entry["CRC"]:
+    archive.seek(offset + LOCAL_HEADER.size + name_length + extra_length)
+    data = archive.read(packed)
+    if method == zipfile.ZIP_DEFLATED:
+        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
+    elif method != zipfile.ZIP_STORED:
+        raise Unreadable(f"it is compressed by method {method}, not stored or deflated")
+    if len(data) != size or zlib.crc32(data) != crc:
         raise Unreadable("its checksum is wrong")
     return data
 
 
 def read_face(data, size):
-    """Turn a picture file's bytes into a face: (S, S, 3) uint8 RGB.
+    """Turn a picture file's bytes into a face: an RGB image of size x size.
 
-    Any kind of picture: turned upright as its EXIF says, grey, palette, CMYK and
-    16 bits made RGB, transparency laid on white, cropped, resized. Raises whatever
-    Pillow raises on broken bytes, and on a picture with more pixels than its limit.
+    Any kind of picture: turned upright as its camera noted, grey, palette, CMYK and
+    16 bits made RGB, transparency laid on white, cropped, resized. Raises Unreadable
+    when it is no picture, and whatever Pillow raises when it is a broken one.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    image = crop_face(_rgb(ImageOps.exif_transpose(image)))
-    image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    except UnidentifiedImageError:
+        raise Unreadable(f"it is no {', '.join(FORMATS)}") from None
+    image.load()
+    if TURNS & image.info.keys():
+        # Viewers show a picture with a broken note as it is, and so do we
+        with contextlib.suppress(Exception):
+            ImageOps.exif_transpose(image, in_place=True)
+    image = crop_face(_to_rgb(image))
+    return image.resize((size, size), Image.Resampling.BILINEAR)
 
 
-def _rgb(image):
+def _to_rgb(image):
     """Turn an image of any mode to RGB."""
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return image
-    if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip to 8
-        grey = np.asarray(image, np.float32) / 257
-        image = Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8))
+    if image.mode.startswith("I"):  # 16 bits of grey, of which convert() keeps too few
+        image = image.convert("I").point(lambda grey: grey * (1 / 257) + 0.5)
+        image = image.convert("L")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def crop_face(image):
-    """Crop a PIL image to the square that holds the face, of CelebA's or any size."""
+    """Crop a PIL image to the square that holds the face, in CelebA's or any size."""
     if image.size == CELEBA_SIZE:
         return image.crop(CELEBA_BOX)
     side = min(image.size)
@@ -336,7 +349,7 @@ def grid(faces, columns, scale=1):
     step = side + GAP
     sheet = Image.new("RGB", (columns * step - GAP, rows * step - GAP), "white")
     for number, face in enumerate(faces):
-        image = Image.fromarray(np.ascontiguousarray(face))
+        image = Image.fromarray(face)
         if scale != 1:
             image = image.resize((side, side), Image.Resampling.BICUBIC)
         row, column = divmod(number, columns)
@@ -346,7 +359,7 @@ def grid(faces, columns, scale=1):
 
 def main():
     """Download CelebA."""
-    print(f"CelebA is at {download_celeba()}.")
+    print(f"CelebA is in {download_celeba()}. Next: python train.py")
 
 
 if __name__ == "__main__":

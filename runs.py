@@ -1,16 +1,15 @@
-"""The run folder: checkpoints, log, sheets, and the generator that generate.py loads.
+"""The run folder: constants, log, sheets, and the generator that generate.py loads.
 
 Whatever another script reads appears whole, by rename.
 """
 
 import csv
-import hashlib
 import json
 import os
 import shutil
 import subprocess
 import time
-import zipfile
+import warnings
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -18,102 +17,11 @@ import numpy as np
 
 import models
 from helper import grid
-from script import UserError, write_whole
+from script import UserError, sha256, write_json, write_whole
 
 GENERATOR = "generator.weights.h5"
 ABOUT = "generator.json"
 CONSTANTS = "constants.json"
-
-
-def save_checkpoint(run, gan, progress, keep):
-    """Save all that a resumed run needs as a folder `checkpoint-<iterations>`.
-
-    `progress` is a JSON-able dict with at least "iterations". The newest `keep`
-    checkpoints stay. Raises UserError if the disk refuses, FloatingPointError, and
-    saves nothing, if a weight is not finite.
-    """
-    folder = Path(run) / f"checkpoint-{progress['iterations']:06d}"
-    part = folder.with_name(f"part-{folder.name}")
-    arrays = {name: variable.numpy() for name, variable in _variables(gan).items()}
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise FloatingPointError("a weight is not a finite number")
-    try:
-        _remove(part)
-        part.mkdir(parents=True)
-        with write_whole(part / "weights.npz") as path, open(path, "wb") as file:
-            np.savez(file, **arrays)
-        written = {**progress, "sha256": _sha256(part / "weights.npz")}
-        write_json(part / "progress.json", written)
-        _remove(folder)
-        os.replace(part, folder)
-    except OSError as error:
-        raise UserError(f"Cannot write {folder}: {error.strerror or error}.") from error
-    for old in checkpoints(run)[:-keep]:
-        _remove(old)
-
-
-def load_checkpoint(run, gan):
-    """Load the newest whole checkpoint into `gan`; return its progress, or None.
-
-    A damaged checkpoint is named and the one before it taken. Raises UserError if
-    there are checkpoints and all are damaged.
-    """
-    folders = checkpoints(run)
-    for folder in reversed(folders):
-        try:
-            return _read_checkpoint(folder, gan)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            print(f"{folder} is damaged ({error}); trying the one before it.")
-    if folders:
-        raise UserError(f"All checkpoints in {run} are damaged. Start anew: --run NAME")
-    return None
-
-
-def checkpoints(run):
-    """Return the folders of a run's checkpoints, the oldest first."""
-    return sorted(Path(run).glob("checkpoint-*"))
-
-
-def _read_checkpoint(folder, gan):
-    progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-    if _sha256(folder / "weights.npz") != progress.pop("sha256"):
-        raise ValueError("weights.npz has another checksum than progress.json says")
-    variables = _variables(gan)
-    with np.load(folder / "weights.npz", allow_pickle=False) as arrays:
-        if set(arrays.files) != set(variables):
-            raise ValueError("it holds other variables than this network has")
-        read = {name: arrays[name] for name in variables}
-    for name, variable in variables.items():
-        if read[name].shape != tuple(variable.shape):
-            raise ValueError(f"{name} has another shape than in this network")
-    for name, variable in variables.items():
-        variable.assign(read[name])
-    return progress
-
-
-def _variables(gan):
-    """Name every variable that training changes, dropout's counters included."""
-    groups = {
-        "generator": gan.generator.variables,
-        "discriminator": gan.discriminator.variables,
-        "average": gan.average.variables,
-        "d_optimizer": gan.judge.optimizer.variables,
-        "g_optimizer": gan.d_on_g.optimizer.variables,
-    }
-    return {
-        f"{group}.{number:03d}": variable
-        for group, variables in groups.items()
-        for number, variable in enumerate(variables)
-    }
-
-
-def _remove(folder):
-    """Delete a folder such that a kill half-way leaves none under its own name."""
-    if folder.exists():
-        condemned = folder.with_name(f"part-removed-{folder.name}")
-        shutil.rmtree(condemned, ignore_errors=True)
-        os.replace(folder, condemned)
-        shutil.rmtree(condemned)
 
 
 def save_generator(run, generator, about):
@@ -121,7 +29,7 @@ def save_generator(run, generator, about):
     path = Path(run) / GENERATOR
     with write_whole(path) as part:
         generator.save_weights(part)
-        about = {**about, "sha256": _sha256(part)}
+        about = {**about, "sha256": sha256(part)}
     write_json(Path(run) / ABOUT, about)
 
 
@@ -146,8 +54,11 @@ def load_generator(run):
         )
     generator = models.build_generator(about["network"], about["image_size"])
     try:
-        generator.load_weights(run / GENERATOR)
-    except (ValueError, OSError, KeyError) as error:
+        with warnings.catch_warnings():
+            # What Keras finds no weights for it leaves as it is, and only warns
+            warnings.simplefilter("error", UserWarning)
+            generator.load_weights(run / GENERATOR)
+    except (ValueError, OSError, KeyError, UserWarning) as error:
         size = about["image_size"]
         raise UserError(
             f"{run / GENERATOR} does not hold a {about['network']} generator of "
@@ -169,11 +80,37 @@ def _read_about(path):
     return about
 
 
+def sweep(run):
+    """Remove what a killed run left half-written."""
+    for part in [*Path(run).glob("part-*"), *Path(run).glob("samples/part-*")]:
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+
+
 def newest_run(folder):
     """Return the run in `folder` whose generator was saved last, or None."""
     found = Path(folder).glob(f"*/{ABOUT}")
     newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
     return newest.parent if newest else None
+
+
+def compare(run, before, now):
+    """Raise UserError if a run was begun with other values than `now`, both dicts.
+
+    `before` is None for a new run.
+    """
+    changed = [
+        f"{name} was {before.get(name)!r} and is {value!r}"
+        for name, value in now.items()
+        if before and before.get(name) != value
+    ]
+    if changed:
+        raise UserError(
+            f"{run} was begun differently: {'; '.join(changed)}. "
+            f"Set it back, or start another run: --run {run}-2"
+        )
 
 
 def check_writable(run):
@@ -182,12 +119,6 @@ def check_writable(run):
     nearest = next(path for path in (run, *run.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(f"Cannot write into {nearest}. Another folder: --run NAME")
-
-
-def write_json(path, content):
-    """Write a dict as JSON, whole or not at all."""
-    with write_whole(path) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_constants(run):
@@ -286,16 +217,8 @@ def _commit():
     return asked.stdout.strip() or None
 
 
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _sha256_if_there(path):
     try:
-        return _sha256(path)
+        return sha256(path)
     except OSError:
         return None

@@ -4,10 +4,13 @@ import argparse
 import ast
 import contextlib
 import difflib
+import hashlib
 import io
+import json
 import math
 import os
 import re
+import signal
 import sys
 import tempfile
 import tokenize
@@ -213,6 +216,50 @@ def write_whole(path):
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def write_json(path, content):
+    """Write a dict as JSON, whole or not at all."""
+    with write_whole(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def sha256(path):
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class Stopping:
+    """Within the block, a first Ctrl-C or SIGTERM only notes its number in `signal`.
+
+    A second one interrupts at once.
+    """
+
+    def __enter__(self):
+        self.signal = 0
+        self.before = {
+            number: signal.signal(number, self.note)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def note(self, number, _):
+        if self.signal:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def exit(self, message):
+        """End the program as the signal would have, with `message` on stderr."""
+        print(f"\n{message}", file=sys.stderr)
+        raise SystemExit(128 + self.signal)
 
 
 class Bar(tqdm):

@@ -7,18 +7,18 @@ checkpoint and the generator in the run folder. Ctrl-C stops, the same command g
 import contextlib
 import math
 import shlex
-import signal
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
+import checkpoints
 import models
 import runs
 from device import describe_backend, describe_device
 from preprocess import batches, check_enough, name_of, open_faces, prepare
-from script import Bar, UserError, current, options, run
+from script import Bar, Stopping, UserError, current, options, run, write_json
 
 # What to learn from
 DATA = "celeba"  # "celeba", "cartoons", or a folder, a .zip, a folder of .zips
@@ -62,19 +62,21 @@ def main(argv=None):
     print(f"Device    {device}\nBackend   {describe_backend()}", flush=True)
     folder = run_folder()
     before = runs.read_constants(folder)
-    compare(folder, before and before["constants"], constants)
+    fixed = {name: constants[name] for name in constants if name not in FREE}
+    runs.compare(folder, before and before["constants"], fixed)
     runs.check_writable(folder)
     pictures = prepare(DATA, IMAGE_SIZE, IMAGES)
     check_enough(pictures.count, BATCH_SIZE, DATA)
     contents = {"count": pictures.count, "checksum": pictures.about["checksum"]}
-    compare(folder, before and before["pictures"], contents)
+    runs.compare(folder, before and before["pictures"], contents)
     rates = (G_LEARNING_RATE, D_LEARNING_RATE)
     gan = models.build_gan(NETWORK, IMAGE_SIZE, SEED, rates, BETA_1)
     describe(gan, pictures, folder)
     if before is None:
         about = {"constants": constants, "pictures": contents, "device": device}
-        runs.write_json(folder / runs.CONSTANTS, {**about, **runs.versions()})
-    progress = runs.load_checkpoint(folder, gan) or first_progress()
+        write_json(folder / runs.CONSTANTS, {**about, **runs.versions()})
+    runs.sweep(folder)
+    progress = checkpoints.load(folder, gan) or first_progress()
     train(gan, pictures, folder, progress)
 
 
@@ -84,20 +86,6 @@ def run_folder():
         return Path(RUN)
     network = "" if NETWORK == "dcgan" else f"-{NETWORK}"
     return Path("runs") / f"{name_of(DATA)}-{IMAGE_SIZE}{network}"
-
-
-def compare(folder, before, now):
-    """Raise UserError if a run was begun with other constants or other pictures."""
-    changed = [
-        f"{name} was {before.get(name)!r} and is {value!r}"
-        for name, value in now.items()
-        if before and name not in FREE and before.get(name) != value
-    ]
-    if changed:
-        raise UserError(
-            f"{folder} was begun differently: {'; '.join(changed)}. "
-            f"Set it back, or start another run: --run {folder}-2"
-        )
 
 
 def describe(gan, pictures, folder):
@@ -145,6 +133,8 @@ def train(gan, pictures, folder, progress):
             while progress["epoch"] <= EPOCHS:
                 train_epoch(gan, faces, folder, progress, stopping)
                 finish_epoch(gan, pictures, folder, progress, reference)
+                if stopping.signal and progress["epoch"] <= EPOCHS:
+                    stopping.exit(saved_at(progress))
     except FloatingPointError as error:
         raise UserError(diverged(error, folder, progress)) from error
     print(f"Finished: {folder}. Draw faces from it: python generate.py --run {folder}")
@@ -171,11 +161,12 @@ def train_epoch(gan, faces, folder, progress, stopping):
             count(progress, scores, now - began)
             began = now
             show(bar, scores, EPOCHS - epoch)
-            if stopping.signal:
-                stop(gan, folder, progress, stopping.signal)
-            if now - saved > CHECKPOINT_MINUTES * 60:
-                runs.save_checkpoint(folder, gan, progress, KEEP_CHECKPOINTS)
+            due = stopping.signal or now - saved > CHECKPOINT_MINUTES * 60
+            if due and iteration + 1 < per_epoch:
+                checkpoints.save(folder, gan, progress, KEEP_CHECKPOINTS)
                 began = saved = time.monotonic()
+                if stopping.signal:
+                    stopping.exit(saved_at(progress))
 
 
 def five_steps(gan, real, epoch, iteration):
@@ -249,7 +240,11 @@ def show(bar, scores, epochs_left):
 
 
 def finish_epoch(gan, pictures, folder, progress, reference):
-    """Write the epoch's sheet, log row, curves, generator and checkpoint."""
+    """Write the epoch's sheet, log row, curves, generator and, last, checkpoint.
+
+    Killed before the checkpoint is there, a run does the epoch's end once more.
+    """
+    checkpoints.finite_arrays(gan)
     sheet = models.draw(gan.average, sheet_noise())
     epoch, iterations = progress["epoch"], progress["iteration"]
     row = {"epoch": epoch}
@@ -264,10 +259,10 @@ def finish_epoch(gan, pictures, folder, progress, reference):
         "sums": {},
         "rows": [*progress["rows"], row],
     }
-    runs.save_checkpoint(folder, gan, progress, KEEP_CHECKPOINTS)
     runs.save_sheet(folder, epoch, sheet)
     runs.save_log(folder, progress["rows"])
     runs.save_generator(folder, gan.average, about_generator(pictures, progress))
+    checkpoints.save(folder, gan, progress, KEEP_CHECKPOINTS)
 
 
 def about_generator(pictures, progress):
@@ -315,42 +310,17 @@ def diversity(faces):
     return float(np.sqrt(between.clip(0) / flat.shape[1]).sum() / max(pairs, 1))
 
 
-class Stopping:
-    """Within the block, a first Ctrl-C or SIGTERM only notes its number in `signal`."""
-
-    def __enter__(self):
-        self.signal = 0
-        self.before = {
-            number: signal.signal(number, self.note)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def note(self, number, _):
-        if self.signal:
-            raise KeyboardInterrupt
-        self.signal = number
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-
-def stop(gan, folder, progress, number):
-    """Save, say how to continue, and exit as the signal would have."""
-    runs.save_checkpoint(folder, gan, progress, KEEP_CHECKPOINTS)
-    command = shlex.join(["python", "train.py", *sys.argv[1:]])
-    print(
-        f"\nStopped and saved at epoch {progress['epoch']}, iteration "
-        f"{progress['iteration']}. To continue: {command}",
-        file=sys.stderr,
+def saved_at(progress):
+    """Say what a stopped run saved, and how to continue it."""
+    return (
+        f"Stopped and saved before epoch {progress['epoch']}, iteration "
+        f"{progress['iteration'] + 1}. To continue: {shlex.join(['python', *sys.argv])}"
     )
-    raise SystemExit(128 + number)
 
 
 def diverged(error, folder, progress):
     """Say what happened, what is kept, and what to try."""
-    kept = runs.checkpoints(folder)
+    kept = checkpoints.folders(folder)
     last = f"{kept[-1]} is the last good checkpoint. " if kept else ""
     return (
         f"Training diverged in epoch {progress['epoch']}, iteration "

@@ -1,6 +1,7 @@
 import csv
 import hashlib
 import json
+import re
 import signal
 import time
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import checkpoints
 import models
 import preprocess
 import runs
@@ -51,7 +53,7 @@ def build():
 
 def final(run="runs/tiny"):
     """Read the arrays of the newest checkpoint: all weights and optimizer states."""
-    with np.load(runs.checkpoints(run)[-1] / "weights.npz") as arrays:
+    with np.load(checkpoints.folders(run)[-1] / "weights.npz") as arrays:
         return {name: arrays[name] for name in arrays.files}
 
 
@@ -73,6 +75,7 @@ def options_of(constants):
     return words
 
 
+@pytest.mark.every_backend
 def test_a_run_leaves_what_the_readme_promises(tiny, capsys):
     train.main([])
     run = tiny / "runs" / "tiny"
@@ -94,7 +97,7 @@ def test_a_run_leaves_what_the_readme_promises(tiny, capsys):
             assert sheet.size == (10 * 84 + 9 * 2, 2 * 84 + 2)
     with Image.open(run / "losses.png") as curves:
         assert min(curves.size) > 500
-    assert [path.name for path in runs.checkpoints(run)] == [
+    assert [path.name for path in checkpoints.folders(run)] == [
         "checkpoint-000005",
         "checkpoint-000010",
     ]
@@ -123,6 +126,7 @@ def test_the_saved_generator_is_the_averaged_one(tiny, monkeypatch):
     assert (arrays["average.000"] != arrays["generator.000"]).any()
 
 
+@pytest.mark.every_backend
 def test_a_run_in_two_parts_ends_with_the_same_bits(tiny, monkeypatch, capsys):
     train.main([])
     whole, rows = final(), log_of()
@@ -171,11 +175,11 @@ def test_a_run_stopped_in_an_epoch_ends_with_the_same_bits(
         assert process.returncode == -9
     else:
         assert process.returncode == 130
-        assert "Stopped and saved at epoch 2, iteration" in told
-        assert "To continue: python train.py --data cartoons" in told
+        assert "Stopped and saved before epoch 2, iteration" in told
+        assert re.search(r"To continue: python \S*train.py --data cartoons", told)
         assert "Traceback" not in told
-    assert "checkpoint-000011" < runs.checkpoints("runs/tiny")[-1].name
-    assert runs.checkpoints("runs/tiny")[-1].name < "checkpoint-000020"
+    newest = checkpoints.folders("runs/tiny")[-1].name
+    assert "checkpoint-000012" <= newest < "checkpoint-000020"
     constants["CHECKPOINT_MINUTES"] = 10
     again = script_process("train.py", *options_of(constants))
     out, error = again.communicate(timeout=200)
@@ -218,7 +222,7 @@ def test_other_pictures_are_named_and_refused(tiny, monkeypatch):
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tiny, monkeypatch, capsys):
     train.main([])
     whole = final()
-    newest = runs.checkpoints("runs/tiny")[-1] / "weights.npz"
+    newest = checkpoints.folders("runs/tiny")[-1] / "weights.npz"
     damaged = bytearray(newest.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     newest.write_bytes(damaged)
@@ -232,7 +236,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tiny, monkeypatch, ca
 
 def test_when_all_checkpoints_are_damaged_the_run_is_refused(tiny):
     train.main([])
-    for folder in runs.checkpoints("runs/tiny"):
+    for folder in checkpoints.folders("runs/tiny"):
         (folder / "progress.json").write_text("{")
     with pytest.raises(SystemExit, match="All checkpoints in runs/tiny are damaged"):
         train.main(["--epochs", "3"])
@@ -240,7 +244,7 @@ def test_when_all_checkpoints_are_damaged_the_run_is_refused(tiny):
 
 def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tiny):
     train.main(["--epochs", "1"])
-    folder = runs.checkpoints("runs/tiny")[-1]
+    folder = checkpoints.folders("runs/tiny")[-1]
     poison(folder)
     message = (
         r"Training diverged in epoch 2, iteration 1: d_loss is nan\. "
@@ -248,7 +252,7 @@ def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tiny):
     )
     with pytest.raises(SystemExit, match=message):
         train.main(["--epochs", "2"])
-    assert [path.name for path in runs.checkpoints("runs/tiny")] == [folder.name]
+    assert [path.name for path in checkpoints.folders("runs/tiny")] == [folder.name]
     assert len(log_of()) == 1
 
 
@@ -267,14 +271,14 @@ def poison(folder):
 def test_weights_that_are_not_finite_are_not_saved(gan, tiny):
     gan.generator.weights[0].assign(np.full(gan.generator.weights[0].shape, np.inf))
     with pytest.raises(FloatingPointError):
-        runs.save_checkpoint("runs/x", gan, train.first_progress(), 2)
-    assert runs.checkpoints("runs/x") == []
+        checkpoints.save("runs/x", gan, train.first_progress(), 2)
+    assert checkpoints.folders("runs/x") == []
 
 
 def test_only_the_newest_checkpoints_are_kept(gan, tiny):
     for iterations in (1, 2, 3, 10):
         progress = {**train.first_progress(), "iterations": iterations}
-        runs.save_checkpoint("runs/x", gan, progress, 2)
+        checkpoints.save("runs/x", gan, progress, 2)
     names = [path.name for path in (tiny / "runs" / "x").iterdir()]
     assert sorted(names) == ["checkpoint-000003", "checkpoint-000010"]
 

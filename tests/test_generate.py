@@ -1,0 +1,194 @@
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import generate
+import models
+import runs
+from script import current
+
+SUITE = Path(__file__).parent.parent
+SHIPPED = SUITE / generate.SHIPPED
+ABOUT = {
+    "network": "dcgan",
+    "image_size": 28,
+    "latent": models.LATENT,
+    "epochs": 3,
+    "data": {"name": "toys", "count": 1234},
+}
+
+
+@pytest.fixture(autouse=True)
+def place(here, monkeypatch):
+    for name, value in current(generate).items():
+        monkeypatch.setattr(generate, name, value)
+
+
+def save(run, seed=1):
+    models.keras.utils.set_random_seed(seed)
+    generator = models.build_generator("dcgan", 28)
+    for weight in generator.trainable_weights:  # far from grey, so that faces differ
+        weight.assign(weight * 3)
+    runs.save_generator(run, generator, ABOUT)
+    return generator
+
+
+def pixels(path="faces.png"):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_ten_different_faces_come_from_the_newest_run(capsys):
+    save("runs/older")
+    generator = save("runs/newer", seed=2)
+    generate.main([])
+    side = 28 * 5  # the whole number of times that comes nearest to 128 pixels
+    picture = pixels()
+    assert picture.shape == (2 * side + 2, 5 * side + 4 * 2, 3)
+    faces = [
+        picture[row : row + side, column : column + side]
+        for row in (0, side + 2)
+        for column in range(0, 5 * (side + 2), side + 2)
+    ]
+    assert len({face.tobytes() for face in faces}) == 10
+    drawn = models.draw(generator, generate.noise(100))[0]
+    again = Image.fromarray(drawn).resize((side, side), Image.Resampling.BICUBIC)
+    assert (faces[0] == np.asarray(again)).all()
+    told = capsys.readouterr().out
+    assert "Generator from runs/newer: dcgan, 28 x 28" in told
+    assert "Trained on 1,234 pictures of toys for 3 epochs" in told
+    assert "10 faces of 28 x 28 are in faces.png" in told
+
+
+def test_a_seed_draws_the_same_faces_and_another_seed_others():
+    save("runs/a")
+    generate.main([])
+    first = pixels()
+    generate.main([])
+    assert (pixels() == first).all()
+    generate.main(["--seed", "2"])
+    assert (pixels() != first).any()
+
+
+def test_more_faces_begin_with_the_same_ones():
+    save("runs/a")
+    generate.main(["--scale", "1", "--count", "3"])
+    three = pixels()
+    generate.main(["--scale", "1", "--count", "300"])
+    difference = three.astype(int) - pixels()[:28, : 3 * 30 - 2].astype(int)
+    assert abs(difference).max() <= 1
+
+
+def test_count_columns_scale_and_out_are_options():
+    save("runs/a")
+    options = ["--count", "7", "--columns", "3", "--scale", "2", "--out", "x/y.png"]
+    generate.main(options)
+    assert pixels("x/y.png").shape == (3 * 56 + 2 * 2, 3 * 56 + 2 * 2, 3)
+    assert not Path("faces.png").exists()
+
+
+def test_single_files_are_the_faces_at_their_own_size():
+    generator = save("runs/a")
+    generate.main(["--singles", "one-by-one"])
+    names = sorted(path.name for path in Path("one-by-one").iterdir())
+    assert names == [f"face-{number:02d}.png" for number in range(1, 11)]
+    drawn = models.draw(generator, generate.noise(100))
+    assert (pixels("one-by-one/face-03.png") == drawn[2]).all()
+
+
+def test_a_given_run_is_used_rather_than_the_newest(capsys):
+    save("elsewhere/a")
+    save("runs/b")
+    generate.main(["--run", "elsewhere/a"])
+    assert "Generator from elsewhere/a" in capsys.readouterr().out
+
+
+def test_without_a_run_the_generator_that_came_along_draws(capsys):
+    generate.main([])
+    told = capsys.readouterr().out
+    assert "weights/celeba-28" in told
+    faces = pixels()
+    assert faces.shape == (282, 708, 3)
+    assert faces.std() > 30
+
+
+def test_what_came_along_says_where_it_comes_from():
+    about = json.loads((SHIPPED / runs.ABOUT).read_text())
+    assert about["data"]["count"] == 20075
+    assert about["epochs"] >= 30
+    assert about["constants"]["SEED"] == about["seed"]
+    assert about["commit"]
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 16 * 2**20
+
+
+def damage_bytes(run):
+    path = Path(run, runs.GENERATOR)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def take_weights_of_another_size(run):
+    weights = models.build_generator("dcgan", 32)
+    weights.save_weights(Path(run, runs.GENERATOR))
+    checksum = hashlib.sha256(Path(run, runs.GENERATOR).read_bytes()).hexdigest()
+    rewrite(run, sha256=checksum)
+
+
+def rewrite(run, **changes):
+    path = Path(run, runs.ABOUT)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (shutil.rmtree, r"No generator in runs/a yet\. Train one: python train.py"),
+        (damage_bytes, r"runs/a/generator.weights.h5 is damaged: its checksum"),
+        (take_weights_of_another_size, "does not hold a dcgan generator of 28 x 28"),
+        (lambda run: rewrite(run, image_size=50), "dcgan network draws .*, not 50"),
+        (lambda run: rewrite(run, network=7), "generator.json has a wrong network"),
+        (lambda run: Path(run, runs.ABOUT).write_text("[]"), "cannot be read"),
+        (lambda run: Path(run, runs.ABOUT).write_text("{"), "cannot be read"),
+    ],
+)
+def test_weights_that_cannot_be_used_are_refused_in_one_line(harm, message):
+    save("runs/a")
+    harm("runs/a")
+    with pytest.raises(SystemExit, match=message) as refused:
+        generate.main(["--run", "runs/a"])
+    assert "\n" not in refused.value.code
+    assert not Path("faces.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--count", "0"], "--count 0: must be at least 1"),
+        (["--cuont", "5"], "no option --cuont, did you mean --count?"),
+        (["--seed", "x"], "--seed: 'x' is not a whole number"),
+    ],
+)
+def test_wrong_options_are_named(capsys, given, message):
+    with pytest.raises(SystemExit):
+        generate.main(given)
+    assert message in capsys.readouterr().err
+
+
+def test_the_terminal_shows_the_suites_own_words_only(here):
+    command = [sys.executable, str(SUITE / "generate.py")]
+    ran = subprocess.run(command, cwd=here, capture_output=True, text=True)
+    assert ran.returncode == 0
+    assert ran.stderr == ""
+    assert ran.stdout.splitlines() == [
+        f"Generator from {SHIPPED}: dcgan, 28 x 28",
+        *ran.stdout.splitlines()[1:2],
+        "10 faces of 28 x 28 are in faces.png.",
+    ]
