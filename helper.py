@@ -87,7 +87,8 @@ class Pictures:
 
     def part(self, first, count):
         """Return the Pictures from number `first` on, at most `count` of them."""
-        rows = list(ROW.iter_unpack(self.rows[first * ROW.size :][: count * ROW.size]))
+        data = self.rows[first * ROW.size : (first + count) * ROW.size]
+        rows = list(ROW.iter_unpack(data))
         begin, end = rows[0][0], rows[-1][1]
         moved = [ROW.pack(row[0] - begin, row[1] - begin, *row[2:]) for row in rows]
         names = self.names[begin:end]
@@ -137,7 +138,7 @@ def list_pictures(source):
         listed += _members(folder / name, number)
     if not listed:
         raise UserError(
-            f"{source} holds no pictures{' and no .zip' if folder == source else ''}. "
+            f"{source} holds no pictures{'' if files else ' and no .zip'}. "
             f"Pictures end in {' '.join(ENDINGS)}"
         )
     for name, *place in listed:
@@ -192,8 +193,10 @@ def _members(path, number):
     try:
         with zipfile.ZipFile(path) as archive:
             found = archive.infolist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(_no_archive(path, error)) from error
+    except zipfile.BadZipFile as error:
+        raise UserError(_no_archive(path)) from error
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise UserError(f"Cannot read {path}: {error}.") from error
     return sorted(
         (
             *(info.filename, number, info.header_offset, info.compress_size),
@@ -204,17 +207,15 @@ def _members(path, number):
     )
 
 
-def _no_archive(path, error):
-    """Say why `path` cannot be opened as a zip, and what to do."""
-    if isinstance(error, OSError):
-        return f"Cannot read {path}: {error.strerror or error}."
+def _no_archive(path):
+    """Say what a file is that is no whole .zip, and what to do."""
     with open(path, "rb") as file:
         start = file.read(512)
     again = "Delete it and download it again (CelebA: python helper.py)."
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return f"{path} is a web page, not a zip: the download was refused. {again}"
     if start.startswith(b"PK"):
-        return f"{path} is cut off after {path.stat().st_size:,} bytes. {again}"
+        return f"{path} is cut off or damaged ({path.stat().st_size:,} bytes). {again}"
     return f"{path} is not a zip. --data takes a folder of pictures or a .zip of them."
 
 

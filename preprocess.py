@@ -49,8 +49,8 @@ CARTOONS = 10_000
 CARTOON_SEED = 0
 
 # Pictures in a worker's job, and jobs per worker that may be under way
-JOB = 32
-JOBS_AHEAD = 4
+JOB = 64
+JOBS_AHEAD = 3
 
 # Batches gathered before they are asked for: 25 MB at 64 pixels and 64 faces each
 BATCHES_AHEAD = 32
@@ -102,7 +102,9 @@ def prepare(data, image_size, images):
         about = _read_about(path)
         wanted = _wanted(data, image_size)
         if _is_gone(data, about) and not _mismatch(about, wanted, images):
-            print(f"{data} is gone; what was made from it is still here.", flush=True)
+            print(
+                f"{_source(data)} is gone, but not what was made from it.", flush=True
+            )
         else:
             wanted["fingerprint"] = _fingerprint(data)
         reason = _mismatch(about, wanted, images)

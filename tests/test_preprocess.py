@@ -1,0 +1,643 @@
+"""preprocess.py: pictures to one array on the disk, and the array to batches."""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import helper
+import preprocess
+from preprocess import batches, check_enough, name_of, open_faces, prepare
+from script import UserError
+
+SUITE = Path(__file__).parent.parent
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+FEW = 5
+
+
+@pytest.fixture(autouse=True)
+def one_worker(monkeypatch):
+    """One process is enough for few pictures, and it starts sooner than several."""
+    monkeypatch.setattr(preprocess, "WORKERS", 1)
+
+
+@pytest.fixture
+def faces(here):
+    """A folder of pictures, 10 x 10, the first all 0, the second all 1, and so on."""
+    return draw(here / "faces", FEW)
+
+
+def draw(folder, count, first=0):
+    folder.mkdir(exist_ok=True)
+    for number in range(first, first + count):
+        shade = (number, number, number)
+        Image.new("RGB", (10, 10), shade).save(folder / f"{number:03}.png")
+    return folder
+
+
+def numbers(prepared):
+    """Return the number that each face was drawn with."""
+    return open_faces(prepared)[:, 0, 0, 0].tolist()
+
+
+def state(folder):
+    return {path.name: path.stat().st_mtime_ns for path in Path(folder).iterdir()}
+
+
+# Pictures to an array
+
+
+def test_a_picture_keeps_its_colours_and_its_sides(here):
+    image = Image.new("RGB", (40, 40), "red")
+    image.paste("blue", (20, 0, 40, 40))
+    image.paste("lime", (0, 0, 40, 10))
+    (here / "faces").mkdir()
+    image.save(here / "faces/a.png")
+    face = open_faces(prepare("faces", 32, 0))[0]
+    assert face[3, 5].tolist() == [0, 255, 0]
+    assert face[3, 27].tolist() == [0, 255, 0]
+    assert face[27, 5].tolist() == [255, 0, 0]
+    assert face[27, 27].tolist() == [0, 0, 255]
+
+
+def test_the_array_is_an_ordinary_npy_file_and_its_json_tells_what_is_in_it(faces):
+    prepared = prepare("faces", 28, 0)
+    assert prepared.path == Path("data/faces-28.npy")
+    assert prepared.name == "faces"
+    assert prepared.count == FEW
+    array = np.load(prepared.path)
+    assert array.shape == (FEW, 28, 28, 3)
+    assert array.dtype == np.uint8
+    assert array.flags.c_contiguous
+    about = json.loads(Path("data/faces-28.json").read_text())
+    assert about == prepared.about
+    assert about["checksum"] == hashlib.sha256(array.tobytes()).hexdigest()
+    assert about["bytes"] == prepared.path.stat().st_size
+    assert about["count"] == FEW
+    assert about["skipped"] == 0
+    assert about["image_size"] == 28
+    assert about["source"] == "faces"
+    assert (
+        about["crop"] == "centre 108 x 108 of 178 x 218, else the largest centre square"
+    )
+    assert about["filter"] == "bilinear"
+
+
+def test_faces_cannot_be_overwritten_through_the_opened_array(faces):
+    opened = open_faces(prepare("faces", 28, 0))
+    with pytest.raises(ValueError, match="read-only"):
+        opened[0] = 1
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_pictures_stay_in_order_however_many_processes_read_them(
+    here, monkeypatch, workers
+):
+    monkeypatch.setattr(preprocess, "WORKERS", workers)
+    monkeypatch.setattr(preprocess, "JOB", 3)
+    draw(here / "faces", 50)
+    assert numbers(prepare("faces", 28, 0)) == list(range(50))
+
+
+def test_a_zip_gives_the_array_of_its_unpacked_folder(faces):
+    with zipfile.ZipFile("packed.zip", "w") as archive:
+        for path in faces.iterdir():
+            archive.write(path)
+    packed, loose = prepare("packed.zip", 28, 0), prepare("faces", 28, 0)
+    assert packed.path == Path("data/packed-28.npy")
+    assert packed.about["checksum"] == loose.about["checksum"]
+
+
+def test_unreadable_pictures_are_skipped_counted_and_the_first_three_named(
+    faces, capsys
+):
+    for name in ("000a", "001a", "001b", "002a"):
+        (faces / f"{name}.jpg").write_text("no picture")
+    prepared = prepare("faces", 28, 0)
+    assert numbers(prepared) == list(range(FEW))
+    assert prepared.about["skipped"] == 4
+    said = capsys.readouterr().out
+    assert "Skipped 4 unreadable pictures. 000a.jpg: it is no JPEG, PNG, WEBP" in said
+    assert "001b.jpg" in said
+    assert "002a.jpg" not in said
+
+
+def test_a_source_with_no_readable_picture_is_an_error_and_leaves_nothing(here):
+    (here / "faces").mkdir()
+    (here / "faces/a.jpg").write_text("no picture")
+    with pytest.raises(
+        UserError, match=r"None of the 1 pictures can be read. a\.jpg: it"
+    ):
+        prepare("faces", 28, 0)
+    assert not state("data")
+
+
+def test_a_wrong_source_is_named_before_anything_is_made(here):
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        prepare("nowhere", 28, 0)
+    (here / "page.zip").write_text("<html>")
+    with pytest.raises(UserError, match=r"page\.zip is a web page, not a zip"):
+        prepare("page.zip", 28, 0)
+    assert not state("data")
+
+
+def test_the_first_so_many_pictures_are_the_first_so_many_readable_ones(faces):
+    (faces / "000a.jpg").write_text("no picture")
+    prepared = prepare("faces", 28, 3)
+    assert prepared.count == 3
+    assert numbers(prepared) == [0, 1, 2]
+    assert len(np.load(prepared.path)) == 3
+
+
+def test_cartoons_are_drawn_as_many_as_are_wanted(here, monkeypatch):
+    monkeypatch.setattr(preprocess, "CARTOONS", 6)
+    monkeypatch.setattr(preprocess, "JOB", 4)
+    all_of_them = prepare("cartoons", 28, 0)
+    assert all_of_them.path == Path("data/cartoons-28.npy")
+    six = np.array(open_faces(all_of_them))
+    assert len(six) == 6
+    more = prepare("cartoons", 28, 9)
+    assert more.count == 9
+    assert np.array_equal(open_faces(more)[:6], six)
+
+
+def test_celeba_is_read_from_its_archive(here):
+    draw(here / "faces", FEW)
+    (here / "data").mkdir()
+    with zipfile.ZipFile(helper.ARCHIVE, "w") as archive:
+        for path in (here / "faces").iterdir():
+            archive.write(path, f"img_align_celeba/{path.name}")
+    prepared = prepare("celeba", 28, 0)
+    assert prepared.path == Path("data/celeba-28.npy")
+    assert numbers(prepared) == list(range(FEW))
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("celeba", "celeba"),
+        ("cartoons", "cartoons"),
+        ("a/b/my faces", "my-faces"),
+        ("a/b/faces/", "faces"),
+        ("a/archive.zip", "archive"),
+        ("a/v1.2", "v1.2"),
+        ("лица", "лица"),
+        ("/", "pictures"),
+        # The array of downloaded CelebA is not to be overwritten by another folder
+        ("elsewhere/CelebA", "own-CelebA"),
+        ("elsewhere/cartoons.zip", "own-cartoons"),
+    ],
+)
+def test_an_array_is_named_after_its_source(data, name):
+    assert name_of(data) == name
+
+
+def test_the_name_of_a_source_given_as_a_dot_is_its_folders(here):
+    assert name_of(".") == here.name
+
+
+def test_a_file_where_the_arrays_should_lie_is_an_error(faces):
+    Path("data").write_text("in the way")
+    with pytest.raises(UserError, match="Cannot make the folder data: File exists"):
+        prepare("faces", 28, 0)
+
+
+def test_an_array_larger_than_the_free_disk_is_refused_at_once(faces, monkeypatch):
+    face = 28 * 28 * 3
+    free = SimpleNamespace(free=3 * face + 1)
+    monkeypatch.setattr(preprocess.shutil, "disk_usage", lambda _: free)
+    with pytest.raises(UserError, match=r"faces-28.npy needs .* or --images 3\."):
+        prepare("faces", 28, 0)
+    assert prepare("faces", 28, 3).count == 3
+
+
+# The same array again
+
+
+def test_an_array_that_matches_is_used_again(faces, capsys):
+    first = prepare("faces", 28, 0)
+    before = state("data")
+    capsys.readouterr()
+    assert prepare("faces", 28, 0) == first
+    assert state("data") == before
+    assert (
+        capsys.readouterr().out
+        == "Using data/faces-28.npy: 5 pictures, made earlier.\n"
+    )
+
+
+def test_of_a_larger_array_only_the_wanted_part_is_read(faces):
+    prepare("faces", 28, 0)
+    before = state("data")
+    prepared = prepare("faces", 28, 2)
+    assert prepared.count == 2
+    assert numbers(prepared) == [0, 1]
+    assert state("data") == before
+
+
+def test_more_pictures_than_there_are_is_all_of_them_and_is_not_made_again(faces):
+    assert prepare("faces", 28, 99).count == FEW
+    before = state("data")
+    assert prepare("faces", 28, 0).count == FEW
+    assert state("data") == before
+
+
+def test_another_size_is_another_array(faces):
+    prepare("faces", 28, 0)
+    assert prepare("faces", 32, 0).path == Path("data/faces-32.npy")
+    assert Path("data/faces-28.npy").exists()
+
+
+def more_pictures(_):
+    draw(Path("faces"), 1, first=FEW)
+
+
+def fewer_pictures(_):
+    Path("faces/001.png").unlink()
+
+
+def other_picture_of_the_same_size(monkeypatch):
+    path = Path("faces/001.png")
+    path.write_bytes(Path("faces/002.png").read_bytes())
+    os.utime(path, ns=(1, 1))
+
+
+def other_crop(monkeypatch):
+    monkeypatch.setattr(helper, "CROP", "the whole picture")
+
+
+def other_version(monkeypatch):
+    monkeypatch.setattr(preprocess, "VERSION", preprocess.VERSION + 1)
+
+
+def cut_array(_):
+    os.truncate("data/faces-28.npy", 1000)
+
+
+def lost_json(_):
+    Path("data/faces-28.json").unlink()
+
+
+def nonsense_json(_):
+    Path("data/faces-28.json").write_text('{"bytes": ')
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (more_pictures, "its source has changed"),
+        (fewer_pictures, "its source has changed"),
+        (other_picture_of_the_same_size, "its source has changed"),
+        (other_crop, "its faces are cropped differently"),
+        (other_version, "an older version of preprocess.py made it"),
+        (cut_array, "it is unfinished or damaged"),
+        (lost_json, "it is unfinished or damaged"),
+        (nonsense_json, "it is unfinished or damaged"),
+    ],
+)
+def test_an_array_that_does_not_match_is_made_again_and_says_why(
+    faces, monkeypatch, capsys, change, reason
+):
+    prepare("faces", 28, 0)
+    change(monkeypatch)
+    prepared = prepare("faces", 28, 0)
+    assert f"Making data/faces-28.npy again: {reason}." in capsys.readouterr().out
+    expected = [
+        np.asarray(Image.open(path))[0, 0, 0] for path in sorted(faces.iterdir())
+    ]
+    assert numbers(prepared) == expected
+    assert prepare("faces", 28, 0) == prepared
+
+
+@pytest.mark.parametrize(("images", "wanted"), [(4, "4"), (0, "all")])
+def test_an_array_of_too_few_is_made_again(faces, capsys, images, wanted):
+    prepare("faces", 28, 2)
+    prepared = prepare("faces", 28, images)
+    assert prepared.count == (images or FEW)
+    assert f"it holds 2 pictures, and {wanted} are wanted." in capsys.readouterr().out
+
+
+def test_an_array_outlives_its_source(faces, capsys):
+    first = prepare("faces", 28, 0)
+    faces.rename("elsewhere")
+    assert prepare("faces", 28, 3).count == 3
+    assert "faces is gone, but not what was made from it." in capsys.readouterr().out
+    # Another source that is missing must not get this one's faces
+    with pytest.raises(UserError, match="folder/faces does not exist"):
+        prepare("folder/faces", 28, 0)
+    assert prepare("elsewhere", 28, 0).about["checksum"] == first.about["checksum"]
+
+
+def test_a_failed_second_making_leaves_the_first_array_whole(faces):
+    first = prepare("faces", 28, 0)
+    before = state("data")
+    for path in faces.iterdir():
+        path.write_text("no picture any more")
+    with pytest.raises(UserError, match="None of the 5 pictures can be read"):
+        prepare("faces", 28, 0)
+    assert state("data") == before
+    assert len(np.load(first.path)) == FEW
+
+
+def test_an_end_between_array_and_json_does_not_pass_for_a_whole_array(
+    faces, monkeypatch, capsys
+):
+    prepare("faces", 28, 0)
+    # As many pictures as before, so that the old .json would fit the new array's bytes
+    other_picture_of_the_same_size(monkeypatch)
+
+    def end(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr(preprocess, "write_json", end)
+        with pytest.raises(KeyboardInterrupt):
+            prepare("faces", 28, 0)
+    capsys.readouterr()
+    assert numbers(prepare("faces", 28, 0)) == [0, 2, 2, 3, 4]
+    assert "again: it is unfinished or damaged." in capsys.readouterr().out
+
+
+# Processes
+
+
+@pytest.fixture
+def many(here):
+    """Name a folder of so many pictures that reading them takes seconds."""
+    (here / "many").mkdir()
+    random = np.random.default_rng(0)
+    for number in range(20):
+        pixels = random.integers(0, 256, (300, 300, 3), np.uint8)
+        Image.fromarray(pixels).save(here / f"many/{number:04}.jpg")
+    for number in range(20, 700):
+        os.link(here / f"many/{number % 20:04}.jpg", here / f"many/{number:04}.jpg")
+    return "many"
+
+
+def wait_until(is_so, seconds=60):
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "it took too long"
+
+
+def partly_written():
+    with contextlib.suppress(FileNotFoundError):
+        return Path("data/part-many-28.npy").stat().st_size > 100_000
+    return False
+
+
+def children(process):
+    return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+
+
+def finish(process):
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+OPTIONS = ("--data", "many", "--image-size", 28, "--workers", 2)
+
+
+@LINUX
+def test_a_kill_leaves_no_worker_and_no_array_and_the_next_start_makes_it(
+    many, script_process
+):
+    process = script_process("preprocess.py", *OPTIONS)
+    wait_until(partly_written)
+    workers = children(process)
+    process.kill()
+    finish(process)
+    assert not list(Path("data").glob("many*"))
+    wait_until(lambda: not any(Path("/proc", pid, "exe").exists() for pid in workers))
+    code, out, err = finish(script_process("preprocess.py", *OPTIONS))
+    assert code == 0, err
+    assert "Made data/many-28.npy: 700 pictures" in out
+    assert not list(Path("data").glob("part-*"))
+    made = np.load("data/many-28.npy").tobytes()
+    assert made == helper.read_faces((helper.list_pictures("many"), 28))[0]
+
+
+@LINUX
+def test_two_starts_at_a_time_make_one_array(many, script_process):
+    first = script_process("preprocess.py", *OPTIONS, "--images", 300)
+    second = script_process("preprocess.py", *OPTIONS, "--images", 300)
+    ends = [finish(first), finish(second)]
+    assert [code for code, _, _ in ends] == [0, 0]
+    said = "".join(out for _, out, _ in ends)
+    assert said.count("Made data/many-28.npy: 300 pictures") == 1
+    assert said.count("Using data/many-28.npy: 300 pictures") == 1
+
+
+@LINUX
+def test_ctrl_c_ends_it_with_one_line_and_leaves_nothing(many, script_process):
+    process = script_process("preprocess.py", *OPTIONS)
+    wait_until(partly_written)
+    workers = children(process)
+    # A terminal sends it to all of them
+    for pid in (*workers, process.pid):
+        os.kill(int(pid), signal.SIGINT)
+    code, _, err = finish(process)
+    assert code == 130
+    assert err.splitlines()[-1] == "Stopped. The same command starts again."
+    assert "Traceback" not in err
+    assert not list(Path("data").iterdir())
+
+
+@LINUX
+def test_a_killed_worker_ends_it_with_the_cure(many, script_process):
+    process = script_process("preprocess.py", *OPTIONS)
+    wait_until(partly_written)
+    os.kill(int(children(process)[-1]), signal.SIGKILL)
+    code, _, err = finish(process)
+    assert code == 1
+    assert err.splitlines()[-1].endswith("Use fewer: python preprocess.py --workers 1")
+    assert "Traceback" not in err
+
+
+def test_workers_do_not_import_the_script_that_was_started(faces):
+    Path("main.py").write_text(
+        "print('imported', flush=True)\n"
+        "import preprocess\n"
+        "if __name__ == '__main__':\n"
+        "    print(preprocess.prepare('faces', 28, 0).count)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "main.py"],
+        env={**os.environ, "PYTHONPATH": str(SUITE)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout.splitlines()[::2] == ["imported", "5"], result.stderr
+    assert result.stdout.count("imported") == 1
+
+
+# The array to batches
+
+
+def numbered(count, size=4):
+    """Faces (count, S, S, 3): each holds its number in all pixels, but for a mark.
+
+    The mark, 255, is in the left column, so that a mirrored face shows.
+    """
+    faces = np.empty((count, size, size, 3), np.uint8)
+    faces[:] = np.arange(count, dtype=np.uint8)[:, None, None, None]
+    faces[:, :, 0] = 255
+    return faces
+
+
+def orders(*arguments, **options):
+    """Return the number of each face in each batch."""
+    return [batch[:, 0, 1, 0].tolist() for batch in batches(*arguments, **options)]
+
+
+def test_an_epoch_shows_every_picture_once_but_those_that_fill_no_batch():
+    shown = orders(numbered(103), 10, seed=1, epoch=1)
+    assert [len(batch) for batch in shown] == [10] * 10
+    assert len({number for batch in shown for number in batch}) == 100
+
+
+def test_who_sits_an_epoch_out_changes_from_epoch_to_epoch():
+    faces = numbered(19)
+    absent = set()
+    for epoch in range(20):
+        absent |= set(range(19)) - {n for b in orders(faces, 10, 1, epoch) for n in b}
+    assert len(absent) > 15
+
+
+def test_batches_are_those_of_their_seed_and_epoch():
+    faces = numbered(64)
+    first = np.stack(list(batches(faces, 8, 1, 1)))
+    assert np.array_equal(first, np.stack(list(batches(faces, 8, 1, 1))))
+    assert orders(faces, 8, 1, 2) != orders(faces, 8, 1, 1)
+    assert orders(faces, 8, 2, 1) != orders(faces, 8, 1, 1)
+    assert orders(faces, 8, 1, 1) != orders(faces, 8, 1, 1)[::-1]
+
+
+def test_the_order_is_shuffled():
+    flat = [number for batch in orders(numbered(200), 10, 1, 1) for number in batch]
+    assert sum(np.diff(flat) == 1) < 10
+
+
+@pytest.mark.parametrize("start", [0, 1, 5, 8, 9])
+def test_starting_late_gives_the_batches_that_are_left(start):
+    faces = numbered(80)
+    whole = list(batches(faces, 10, 3, 2))
+    late = list(batches(faces, 10, 3, 2, start=start))
+    assert len(late) == len(whole[start:])
+    assert all(map(np.array_equal, late, whole[start:]))
+
+
+def test_what_is_skipped_is_not_read():
+    read = []
+
+    class Watched:
+        def __len__(self):
+            return 80
+
+        def __getitem__(self, index):
+            read.append(len(index))
+            return numbered(80)[index]
+
+    assert len(list(batches(Watched(), 10, 1, 1, start=6))) == 2
+    assert read == [10, 10]
+
+
+def test_half_of_the_faces_are_mirrored_and_none_is_harmed():
+    faces = numbered(250)
+    mirrored = 0
+    for epoch in range(4):
+        for batch in batches(faces, 10, 1, epoch):
+            for face in batch:
+                original = faces[face[0, 1, 0]]
+                is_mirrored = np.array_equal(face, original[:, ::-1])
+                assert is_mirrored or np.array_equal(face, original)
+                mirrored += is_mirrored
+    assert 420 < mirrored < 580
+
+
+def test_mirroring_differs_from_batch_to_batch_and_epoch_to_epoch():
+    patterns = {
+        (batch[:, 0, 0, 0] == 255).tobytes()
+        for epoch in range(3)
+        for batch in batches(numbered(200), 20, 1, epoch)
+    }
+    assert len(patterns) == 30
+
+
+def test_mirroring_can_be_left_out():
+    for batch in batches(numbered(60), 10, 1, 1, flip=False):
+        assert (batch[:, :, 0] == 255).all()
+        assert (batch[:, :, 3] < 255).all()
+
+
+def test_batches_are_written_to_no_array_and_may_be_written_to(faces):
+    opened = open_faces(prepare("faces", 28, 0))
+    before = opened.tobytes()
+    for batch in batches(opened, 2, 1, 1):
+        assert batch.dtype == np.uint8
+        assert batch.shape == (2, 28, 28, 3)
+        batch[:] = 99
+    assert opened.tobytes() == before
+
+
+def test_a_fault_while_reading_ahead_reaches_the_reader():
+    class Broken:
+        def __len__(self):
+            return 80
+
+        def __getitem__(self, _):
+            raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(batches(Broken(), 10, 1, 1))
+
+
+def test_batches_that_are_left_early_end_their_thread():
+    before = threading.active_count()
+    feed = batches(numbered(200), 2, 1, 1)
+    next(feed)
+    assert threading.active_count() == before + 1
+    feed.close()
+    assert threading.active_count() == before
+
+
+def test_only_so_many_batches_are_read_ahead(monkeypatch):
+    monkeypatch.setattr(preprocess, "BATCHES_AHEAD", 3)
+    read = []
+
+    class Watched:
+        def __len__(self):
+            return 200
+
+        def __getitem__(self, index):
+            read.append(len(index))
+            return numbered(200)[index]
+
+    feed = batches(Watched(), 10, 1, 1)
+    next(feed)
+    wait_until(lambda: len(read) == 4)
+    next(feed)
+    feed.close()
+    assert len(read) <= 5
+
+
+def test_too_few_pictures_for_a_batch_is_an_error():
+    check_enough(64, 64, "faces")
+    with pytest.raises(UserError) as error:
+        check_enough(3, 64, "faces")
+    assert str(error.value) == (
+        "faces gives 3 pictures, too few for a batch of 64. "
+        "Take more pictures, or --batch-size 3."
+    )
