@@ -1,5 +1,6 @@
 """Checkpoints: all that a stopped run needs to go on as if it had not been stopped."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,6 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from script import UserError, sha256, write_json, write_whole
+
+# What reading a damaged checkpoint may raise
+DAMAGE = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError),
+    zipfile.BadZipFile,
+)
 
 
 def save(run, gan, progress, keep):
@@ -26,14 +33,14 @@ def save(run, gan, progress, keep):
         part.mkdir(parents=True)
         with write_whole(part / "weights.npz") as path, open(path, "wb") as file:
             np.savez(file, **arrays)
-        written = {**progress, "sha256": sha256(part / "weights.npz")}
+        written = {"progress": progress, "checksum": _checksum(part, progress)}
         write_json(part / "progress.json", written)
         _remove(folder)
         os.replace(part, folder)
+        for old in folders(run)[:-keep]:
+            _remove(old)
     except OSError as error:
         raise UserError(f"Cannot write {folder}: {error.strerror or error}.") from error
-    for old in folders(run)[:-keep]:
-        _remove(old)
 
 
 def finite_arrays(gan):
@@ -51,29 +58,42 @@ def finite_arrays(gan):
 def load(run, gan):
     """Load the newest whole checkpoint into `gan`; return its progress, or None.
 
-    A damaged checkpoint is named and the one before it taken. Raises UserError if
-    there are checkpoints and all are damaged.
+    A damaged checkpoint is named and the one before it taken; the damaged one is then
+    called damaged-..., so that it counts no more. Raises UserError if there are
+    checkpoints and all are damaged.
     """
-    found = folders(run)
-    for folder in reversed(found):
+    damaged = []
+    for folder in reversed(folders(run)):
         try:
-            return _read_checkpoint(folder, gan)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            progress = _read_checkpoint(folder, gan)
+        except DAMAGE as error:
             print(f"{folder} is damaged ({error}); trying the one before it.")
-    if found:
+            damaged.append(folder)
+            continue
+        for refused in damaged:
+            _remove(refused.with_name(f"damaged-{refused.name}"))
+            os.replace(refused, refused.with_name(f"damaged-{refused.name}"))
+        return progress
+    if damaged:
         raise UserError(f"All checkpoints in {run} are damaged. Start anew: --run NAME")
     return None
 
 
 def folders(run):
     """Return the folders of a run's checkpoints, the oldest first."""
-    return sorted(Path(run).glob("checkpoint-*"))
+    found = {
+        int(folder.name.removeprefix("checkpoint-")): folder
+        for folder in Path(run).glob("checkpoint-*")
+        if folder.name.removeprefix("checkpoint-").isdecimal()
+    }
+    return [found[iterations] for iterations in sorted(found)]
 
 
 def _read_checkpoint(folder, gan):
-    progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-    if sha256(folder / "weights.npz") != progress.pop("sha256"):
-        raise ValueError("weights.npz has another checksum than progress.json says")
+    written = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+    progress = written["progress"]
+    if written["checksum"] != _checksum(folder, progress):
+        raise ValueError("its checksum is wrong")
     variables = _variables(gan)
     with np.load(folder / "weights.npz", allow_pickle=False) as arrays:
         if set(arrays.files) != set(variables):
@@ -85,6 +105,12 @@ def _read_checkpoint(folder, gan):
     for name, variable in variables.items():
         variable.assign(read[name])
     return progress
+
+
+def _checksum(folder, progress):
+    """Return one checksum of the weights in a checkpoint's folder and its progress."""
+    words = json.dumps(progress, sort_keys=True) + sha256(folder / "weights.npz")
+    return hashlib.sha256(words.encode()).hexdigest()
 
 
 def _variables(gan):

@@ -6,12 +6,17 @@ import shutil
 import subprocess
 
 from models import keras
-from script import quiet_stderr
+from script import UserError, quiet_stderr
 
 
 def describe_device():
     """Return one line: the GPU's name and memory, or the CPU and why no GPU is used."""
     find = {"tensorflow": _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu}
+    if keras.backend.backend() not in find:
+        raise UserError(
+            f"KERAS_BACKEND={keras.backend.backend()} cannot train. "
+            f"Those that can: {', '.join(find)}"
+        )
     with quiet_stderr():
         gpu = find[keras.backend.backend()]()
     if gpu:

@@ -11,6 +11,7 @@ import math
 import os
 import signal
 import struct
+import sys
 import threading
 import warnings
 import zipfile
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from script import UserError, run
+from script import UserError, options, run
 
 # The archive, aligned and cropped: 202,599 pictures of 178 x 218
 ARCHIVE = "data/img_align_celeba.zip"
@@ -360,6 +361,7 @@ def grid(faces, columns, scale=1):
 
 def main():
     """Download CelebA."""
+    options(sys.modules[__name__])
     print(f"CelebA is in {download_celeba()}. Next: python train.py")
 
 

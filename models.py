@@ -7,15 +7,26 @@ through two models that share its layers and each move one part of what they hol
     d_on_g   noise -> D's logit of G's face        moves the generator only
 """
 
+import os
 from typing import NamedTuple
 
 import numpy as np
 
 from script import UserError, quiet_stderr
 
+# Take the GPU's memory as it is needed, so that generate.py can draw beside a training
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
 with quiet_stderr():
-    import keras
-    from keras import layers, ops
+    try:
+        import keras
+        from keras import layers, ops
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed. What Keras runs on is KERAS_BACKEND's "
+            "choice; for its default: pip install -r requirements.txt"
+        ) from error
 
 LATENT = 100  # numbers of noise that a face is drawn from
 
@@ -168,6 +179,18 @@ def share_called_fake(_, logit):
     return ops.mean(ops.cast(logit <= 0, "float32"))
 
 
+def is_out_of_memory(error):
+    """Tell whether an exception, of any backend, means that memory is full."""
+    text = f"{type(error).__name__}: {error}"
+    signs = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OutOfMemory")
+    return isinstance(error, MemoryError) or any(sign in text for sign in signs)
+
+
+def as_tensor(array):
+    """Hand an array to the backend as it is: a batch may not mix arrays and tensors."""
+    return ops.convert_to_tensor(array)
+
+
 def make_fakes(generator, noise):
     """Map noise (n, LATENT) to faces (n, S, S, 3) as training sees them: with the
     batch's own statistics, and with no gradient that leads back into the generator.
@@ -268,15 +291,18 @@ def _tutorial_look(face, _):
 
 def _blog_face(noise, _):
     x = layers.Dense(2 * 2 * 512, kernel_initializer=_normal())(noise)
-    x = _blog_finish(layers.Reshape((2, 2, 512))(x))
-    x = _blog_finish(_transposed(x, 1024))  # 4 x 4
-    x = _blog_finish(_transposed(x, 512, strides=1, padding="valid"))  # 7 x 7
-    x = _blog_finish(_transposed(x, 256))  # 14 x 14
+    x = _blog_finish(layers.Reshape((2, 2, 512))(x), 1)
+    x = _blog_finish(_transposed(x, 1024), 2)  # 4 x 4
+    x = _blog_finish(_transposed(x, 512, strides=1, padding="valid"), 3)  # 7 x 7
+    x = _blog_finish(_transposed(x, 256), 4)  # 14 x 14
     return _transposed(x, 3, use_bias=True, activation="tanh")  # 28 x 28
 
 
-def _blog_finish(x):
-    return layers.Dropout(BLOG_DROPOUT)(layers.LeakyReLU(0.2)(_batch_norm(x)))
+def _blog_finish(x, seed):
+    # Without a seed of its own, dropout on PyTorch draws from a state that no
+    # checkpoint holds
+    x = layers.LeakyReLU(0.2)(_batch_norm(x))
+    return layers.Dropout(BLOG_DROPOUT, seed=seed)(x)
 
 
 def _blog_look(face, _):

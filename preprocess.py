@@ -135,12 +135,22 @@ def open_faces(prepared):
     return np.load(prepared.path, mmap_mode="r")[: prepared.count]
 
 
+def checksum_of(prepared):
+    """Return the SHA-256 of the pixels of a Prepared array's faces, as digits."""
+    if prepared.count == prepared.about["count"]:
+        return prepared.about["checksum"]
+    digest, faces = hashlib.sha256(), open_faces(prepared)
+    for first in range(0, len(faces), 1024):
+        digest.update(faces[first : first + 1024].tobytes())
+    return digest.hexdigest()
+
+
 def check_enough(count, batch_size, data):
     """Raise UserError when `count` pictures do not fill one batch."""
     if count < batch_size:
         raise UserError(
             f"{data} gives {count} pictures, too few for a batch of {batch_size}. "
-            f"Take more pictures, or --batch-size {count}."
+            f"Take more pictures{f', or --batch-size {count}' if count > 1 else ''}."
         )
 
 

@@ -3,6 +3,7 @@
 Whatever another script reads appears whole, by rename.
 """
 
+import contextlib
 import csv
 import json
 import os
@@ -10,10 +11,15 @@ import shutil
 import subprocess
 import time
 import warnings
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 import models
 from helper import grid
@@ -49,8 +55,8 @@ def load_generator(run):
         time.sleep(wait)
     else:
         raise UserError(
-            f"{run / GENERATOR} is damaged: its checksum is not the one in {ABOUT}. "
-            "Train again, or fetch it again."
+            f"{run / GENERATOR} is damaged or was not written to its end: its checksum "
+            f"is not the one in {ABOUT}. Continue or repeat the training of {run}."
         )
     generator = models.build_generator(about["network"], about["image_size"])
     try:
@@ -68,10 +74,13 @@ def load_generator(run):
 
 
 def _read_about(path):
-    wanted = {"network": str, "image_size": int, "sha256": str}
+    wanted = {"network": str, "image_size": int, "latent": int, "sha256": str}
+    wanted |= {"epochs": int, "data": dict}
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         wrong = [key for key, kind in wanted.items() if type(about[key]) is not kind]
+        if about["latent"] != models.LATENT:
+            wrong.append("latent")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read: {error!r}. Train again.") from error
     if wrong:
@@ -113,6 +122,31 @@ def compare(run, before, now):
         )
 
 
+@contextlib.contextmanager
+def alone(run):
+    """Keep a run folder to one training at a time, made if need be.
+
+    Raises UserError if another process trains in it.
+    """
+    Path(run).mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    lock = os.open(run, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise UserError(
+            f"Another process trains in {run}. Wait for it, or start another run: "
+            f"--run {run}-2"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
 def check_writable(run):
     """Raise UserError if a run folder cannot be made or written there."""
     run = Path(run)
@@ -134,10 +168,11 @@ def read_constants(run):
             raise UserError(f"{run} holds something else. Another folder: --run NAME")
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        return {key: dict(about[key]) for key in ("constants", "begun_with")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} cannot be read: {error}. Start anew: --run NAME"
+            f"{path} cannot be read: {error!r}. Start anew: --run NAME"
         ) from None
 
 
@@ -204,7 +239,7 @@ def versions():
 
 def now():
     """Return the time as ISO 8601, UTC, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _commit():

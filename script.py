@@ -137,6 +137,8 @@ def _fault(value, default, comment):
     if allowed["one_of"] is not None:
         choices = [choice.strip() for choice in allowed["one_of"].split(",")]
         return "" if str(value) in choices else f"must be one of {', '.join(choices)}"
+    if not isinstance(value, (int, float)):
+        return "must be a number"
     low, high = float(allowed["low"] or "-inf"), float(allowed["high"] or "inf")
     span = allowed[0].strip()
     above = value > low if span[0] == "(" else value >= low
@@ -184,6 +186,8 @@ def quiet_stderr():
         os.dup2(kept.fileno(), 2)
         try:
             yield text
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
         except BaseException:
             terminal.write(text().encode())
             raise
@@ -234,16 +238,19 @@ def sha256(path):
 
 
 class Stopping:
-    """Within the block, a first Ctrl-C or SIGTERM only notes its number in `signal`.
+    """Within the block, a first Ctrl-C (or SIGTERM, SIGHUP) is only noted, in `signal`.
 
     A second one interrupts at once.
     """
 
     def __enter__(self):
         self.signal = 0
+        names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is a lost connection's
+        found = [getattr(signal, name) for name in names if hasattr(signal, name)]
         self.before = {
             number: signal.signal(number, self.note)
-            for number in (signal.SIGINT, signal.SIGTERM)
+            for number in found
+            if signal.getsignal(number) is not signal.SIG_IGN  # as nohup does
         }
         return self
 

@@ -6,6 +6,7 @@ checkpoint and the generator in the run folder. Ctrl-C stops, the same command g
 
 import contextlib
 import math
+import os
 import shlex
 import sys
 import time
@@ -17,7 +18,7 @@ import checkpoints
 import models
 import runs
 from device import describe_backend, describe_device
-from preprocess import batches, check_enough, name_of, open_faces, prepare
+from preprocess import batches, check_enough, checksum_of, name_of, open_faces, prepare
 from script import Bar, Stopping, UserError, current, options, run, write_json
 
 # What to learn from
@@ -43,13 +44,13 @@ LABEL_FLIPPING = 0.0  # [0..0.5] share of D's labels that are swapped, real for 
 
 # What a run leaves
 RUN = ""  # the run folder; empty: runs/<data>-<size>
-SEED = 1  # [0..] of the first weights, the order, the flips and the noise
+SEED = 1  # [0..4294967295] of the first weights, the order, the flips and the noise
 SAMPLES = 40  # [1..] faces on the sheet of each epoch
 CHECKPOINT_MINUTES = 10.0  # (0..] between checkpoints, besides the one of each epoch
 KEEP_CHECKPOINTS = 2  # [1..] newest checkpoints that stay in the run folder
 
 # Constants that may change when a run is continued
-FREE = ("EPOCHS", "RUN", "CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS")
+FREE = ("DATA", "EPOCHS", "RUN", "CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS")
 
 # What each stream of random numbers is for; 1 and 2 are preprocess.py's
 D_NOISE, G_NOISE, LABELS, SHEET, REFERENCE = 3, 4, 5, 6, 7
@@ -61,23 +62,30 @@ def main(argv=None):
     device = describe_device()
     print(f"Device    {device}\nBackend   {describe_backend()}", flush=True)
     folder = run_folder()
+    runs.check_writable(folder)
     before = runs.read_constants(folder)
+    if not checkpoints.folders(folder):
+        before = None  # nothing is lost if it begins anew, with other constants maybe
     fixed = {name: constants[name] for name in constants if name not in FREE}
     runs.compare(folder, before and before["constants"], fixed)
-    runs.check_writable(folder)
     pictures = prepare(DATA, IMAGE_SIZE, IMAGES)
     check_enough(pictures.count, BATCH_SIZE, DATA)
-    contents = {"count": pictures.count, "checksum": pictures.about["checksum"]}
-    runs.compare(folder, before and before["pictures"], contents)
+    begun_with = {
+        "backend": models.keras.backend.backend(),
+        "count": pictures.count,
+        "checksum": checksum_of(pictures),
+    }
+    runs.compare(folder, before and before["begun_with"], begun_with)
     rates = (G_LEARNING_RATE, D_LEARNING_RATE)
     gan = models.build_gan(NETWORK, IMAGE_SIZE, SEED, rates, BETA_1)
     describe(gan, pictures, folder)
-    if before is None:
-        about = {"constants": constants, "pictures": contents, "device": device}
-        write_json(folder / runs.CONSTANTS, {**about, **runs.versions()})
-    runs.sweep(folder)
-    progress = checkpoints.load(folder, gan) or first_progress()
-    train(gan, pictures, folder, progress)
+    with runs.alone(folder):
+        if before is None:
+            about = {"constants": constants, "begun_with": begun_with, "device": device}
+            write_json(folder / runs.CONSTANTS, {**about, **runs.versions()})
+        runs.sweep(folder)
+        progress = checkpoints.load(folder, gan) or first_progress()
+        train(gan, pictures, folder, progress)
 
 
 def run_folder():
@@ -137,6 +145,10 @@ def train(gan, pictures, folder, progress):
                     stopping.exit(saved_at(progress))
     except FloatingPointError as error:
         raise UserError(diverged(error, folder, progress)) from error
+    except Exception as error:
+        if models.is_out_of_memory(error):
+            raise UserError(too_large(folder)) from error
+        raise
     print(f"Finished: {folder}. Draw faces from it: python generate.py --run {folder}")
 
 
@@ -181,7 +193,9 @@ def five_steps(gan, real, epoch, iteration):
     fake = models.make_fakes(gan.generator, noise(D_NOISE, epoch, iteration))
     # 3. Train the discriminator on both, real labelled 1, fake 0; only it moves.
     d = gan.judge.train_on_batch(
-        {"real": real, "fake": fake}, labels(epoch, iteration), return_dict=True
+        {"real": models.as_tensor(real), "fake": fake},
+        labels(epoch, iteration),
+        return_dict=True,
     )
     # 4. Draw fresh noise.
     fresh = noise(G_NOISE, epoch, iteration)
@@ -249,7 +263,7 @@ def finish_epoch(gan, pictures, folder, progress, reference):
     epoch, iterations = progress["epoch"], progress["iteration"]
     row = {"epoch": epoch}
     row |= {name: sum_ / iterations for name, sum_ in progress["sums"].items()}
-    row["diversity"] = diversity(sheet) / reference
+    row["diversity"] = diversity(sheet) / reference if reference else 0.0
     row["pictures_per_second"] = iterations * BATCH_SIZE / progress["seconds"]
     row["seconds"] = progress["seconds"]
     progress |= {
@@ -273,6 +287,7 @@ def about_generator(pictures, progress):
         "network": NETWORK,
         "image_size": IMAGE_SIZE,
         "latent": models.LATENT,
+        "backend": models.keras.backend.backend(),
         "averaged": True,
         "data": {"name": pictures.name, "count": pictures.count}
         | {fact: pictures.about[fact] for fact in facts},
@@ -312,9 +327,21 @@ def diversity(faces):
 
 def saved_at(progress):
     """Say what a stopped run saved, and how to continue it."""
+    backend = os.environ.get("KERAS_BACKEND")
+    command = f"KERAS_BACKEND={backend} " if backend else ""
+    command += shlex.join(["python", *sys.argv])
     return (
         f"Stopped and saved before epoch {progress['epoch']}, iteration "
-        f"{progress['iteration'] + 1}. To continue: {shlex.join(['python', *sys.argv])}"
+        f"{progress['iteration'] + 1}. To continue: {command}"
+    )
+
+
+def too_large(folder):
+    """Say what to do when the device's memory is too small."""
+    again = f" --run {folder}-2" if checkpoints.folders(folder) else ""
+    return (
+        f"Out of memory with {BATCH_SIZE} faces of {IMAGE_SIZE} x {IMAGE_SIZE} a "
+        f"batch. Try --batch-size {max(2, BATCH_SIZE // 2)}{again}"
     )
 
 

@@ -151,10 +151,12 @@ def rewrite(run, **changes):
     ("harm", "message"),
     [
         (shutil.rmtree, r"No generator in runs/a yet\. Train one: python train.py"),
-        (damage_bytes, r"runs/a/generator.weights.h5 is damaged: its checksum"),
+        (damage_bytes, r"runs/a/generator.weights.h5 is damaged or was not written"),
         (take_weights_of_another_size, "does not hold a dcgan generator of 28 x 28"),
         (lambda run: rewrite(run, image_size=50), "dcgan network draws .*, not 50"),
         (lambda run: rewrite(run, network=7), "generator.json has a wrong network"),
+        (lambda run: rewrite(run, latent=7), "generator.json has a wrong latent"),
+        (lambda run: rewrite(run, data=3), "generator.json has a wrong data"),
         (lambda run: Path(run, runs.ABOUT).write_text("[]"), "cannot be read"),
         (lambda run: Path(run, runs.ABOUT).write_text("{"), "cannot be read"),
     ],

@@ -63,6 +63,10 @@ def test_importing_every_script_does_nothing(here):
     assert list(here.iterdir()) == []
 
 
+def test_nothing_in_the_readme_waits_to_be_filled_in():
+    assert not re.search(r"^@[A-Z]+@$", README, re.M)
+
+
 def test_the_readmes_files_exist():
     for name in re.findall(r"\]\(([\w./-]+)\)|src=\"([\w./-]+)\"", README):
         assert (SUITE / (name[0] or name[1])).exists(), name

@@ -440,8 +440,18 @@ def test_two_starts_at_a_time_make_one_array(many, script_process):
     assert said.count("Using data/many-28.npy: 300 pictures") == 1
 
 
+@pytest.fixture
+def ctrl_c_is_heard():
+    """Tests that run in the background ignore Ctrl-C, and so would what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @LINUX
-def test_ctrl_c_ends_it_with_one_line_and_leaves_nothing(many, script_process):
+def test_ctrl_c_ends_it_with_one_line_and_leaves_nothing(
+    many, script_process, ctrl_c_is_heard
+):
     process = script_process("preprocess.py", *OPTIONS)
     wait_until(partly_written)
     workers = children(process)
@@ -453,6 +463,17 @@ def test_ctrl_c_ends_it_with_one_line_and_leaves_nothing(many, script_process):
     assert err.splitlines()[-1] == "Stopped. The same command starts again."
     assert "Traceback" not in err
     assert not list(Path("data").iterdir())
+
+
+@LINUX
+def test_ctrl_c_is_the_parents_business(many, script_process, ctrl_c_is_heard):
+    process = script_process("preprocess.py", *OPTIONS, "--images", 300)
+    wait_until(partly_written)
+    for pid in children(process):
+        os.kill(int(pid), signal.SIGINT)
+    code, out, err = finish(process)
+    assert code == 0, err
+    assert "Made data/many-28.npy: 300 pictures" in out
 
 
 @LINUX

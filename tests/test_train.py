@@ -1,7 +1,7 @@
 import csv
-import hashlib
 import json
 import re
+import shutil
 import signal
 import time
 
@@ -103,7 +103,8 @@ def test_a_run_leaves_what_the_readme_promises(tiny, capsys):
     ]
     constants = json.loads((run / "constants.json").read_text())
     assert constants["constants"] == current(train)
-    assert constants["pictures"]["count"] == 40
+    assert constants["begun_with"]["count"] == 40
+    assert constants["begun_with"]["backend"] == models.keras.backend.backend()
     assert "keras" in constants
     generator, about = runs.load_generator(run)
     assert (about["epochs"], about["pictures_shown"]) == (2, 80)
@@ -263,9 +264,12 @@ def poison(folder):
         arrays = {name: arrays[name] for name in arrays.files}
     arrays["generator.000"][0, 0] = np.nan
     np.savez(path, **arrays)
-    progress = json.loads((folder / "progress.json").read_text())
-    progress["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (folder / "progress.json").write_text(json.dumps(progress))
+    progress = json.loads((folder / "progress.json").read_text())["progress"]
+    written = {
+        "progress": progress,
+        "checksum": checkpoints._checksum(folder, progress),
+    }
+    (folder / "progress.json").write_text(json.dumps(written))
 
 
 def test_weights_that_are_not_finite_are_not_saved(gan, tiny):
@@ -276,11 +280,61 @@ def test_weights_that_are_not_finite_are_not_saved(gan, tiny):
 
 
 def test_only_the_newest_checkpoints_are_kept(gan, tiny):
-    for iterations in (1, 2, 3, 10):
+    mine = tiny / "runs" / "x" / "checkpoint-best"
+    mine.mkdir(parents=True)
+    for iterations in (1, 2, 999_999, 1_000_000):
         progress = {**train.first_progress(), "iterations": iterations}
         checkpoints.save("runs/x", gan, progress, 2)
-    names = [path.name for path in (tiny / "runs" / "x").iterdir()]
-    assert sorted(names) == ["checkpoint-000003", "checkpoint-000010"]
+    kept = [path.name for path in checkpoints.folders("runs/x")]
+    assert kept == ["checkpoint-999999", "checkpoint-1000000"]
+    assert len(list(mine.parent.iterdir())) == 3
+
+
+def test_a_damaged_checkpoint_does_not_push_out_a_good_one(gan, tiny):
+    def save(iterations):
+        progress = {**train.first_progress(), "iterations": iterations}
+        checkpoints.save("runs/x", gan, progress, 1000 if iterations < 7 else 1)
+
+    save(5)
+    save(6)
+    (tiny / "runs" / "x" / "checkpoint-000006" / "progress.json").write_text("[]")
+    assert checkpoints.load("runs/x", gan)["iterations"] == 5
+    save(7)
+    assert checkpoints.load("runs/x", gan)["iterations"] == 7
+
+
+def test_a_run_that_saved_nothing_yet_may_begin_with_other_constants(tiny):
+    train.main(["--epochs", "1"])
+    for folder in checkpoints.folders("runs/tiny"):
+        shutil.rmtree(folder)
+    train.main(["--batch-size", "4"])
+    constants = json.loads((tiny / "runs" / "tiny" / "constants.json").read_text())
+    assert constants["constants"]["BATCH_SIZE"] == 4
+    assert len(log_of()) == 1
+
+
+def test_a_second_training_in_one_folder_is_refused(tiny):
+    refused = pytest.raises(SystemExit, match="Another process trains in runs/tiny")
+    with runs.alone("runs/tiny"), refused:
+        train.main([])
+    train.main(["--epochs", "1"])
+
+
+def test_pictures_that_are_all_alike_end_with_no_diversity(tiny, monkeypatch):
+    monkeypatch.setattr(preprocess, "FOLDER", "data")
+    (tiny / "alike").mkdir()
+    for number in range(8):
+        Image.new("RGB", (40, 40), "orange").save(tiny / "alike" / f"{number}.png")
+    train.main(["--data", "alike", "--images", "0", "--epochs", "1"])
+    assert float(log_of()[0]["diversity"]) == 0
+
+
+def test_fewer_pictures_of_a_larger_array_are_the_same_pictures(tiny, monkeypatch):
+    monkeypatch.setattr(preprocess, "FOLDER", "data")
+    alone = preprocess.checksum_of(preprocess.prepare("cartoons", 28, 40))
+    larger = preprocess.prepare("cartoons", 28, 60)
+    assert preprocess.checksum_of(preprocess.prepare("cartoons", 28, 40)) == alone
+    assert preprocess.checksum_of(larger) != alone
 
 
 def test_the_networks_learn_the_colour_of_the_faces(gan, monkeypatch):
@@ -359,9 +413,11 @@ def test_diversity_is_the_mean_distance_of_two_faces():
         (["--epochs", "x"], 2, "--epochs: 'x' is not a whole number"),
         (["--epohcs", "1"], 2, "no option --epohcs, did you mean --epochs?"),
         (["--network", "tutorial"], 1, "tutorial network draws 64 pixels, not 28"),
-        (["--images", "3"], 1, "cartoons gives 3 pictures, too few for one batch of 8"),
+        (["--images", "3"], 1, "cartoons gives 3 pictures, too few for a batch of 8"),
         (["--data", "nowhere"], 1, "nowhere does not exist"),
         (["--run", "file/run"], 1, "Cannot write into"),
+        (["--run", "file"], 1, "Cannot write into"),
+        (["--seed", "4294967296"], 2, "--seed 4294967296: must be at least 0 and at"),
         (["--run", "full"], 1, "full holds something else"),
     ],
 )
