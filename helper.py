@@ -235,6 +235,24 @@ def ready():
     """Do nothing: a worker's first job, for which it must be there."""
 
 
+def fill(path, offset, work, job):
+    """Write the faces that work(job) gives into a file at `offset`.
+
+    Returns (offset, number of bytes, failures). Pixels do not go through a pipe to the
+    parent: it would wait forever for the rest if a worker were killed in between.
+    """
+    pixels, failures = work(job)
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(pixels)
+    return offset, len(pixels), failures
+
+
+def drawn(draw, job):
+    """Give the faces draw(job), (n, S, S, 3) uint8, in the form of read_faces."""
+    return draw(job).tobytes(), []
+
+
 def read_faces(job):
     """Read (Pictures, size S): what a worker process does, again and again.
 
@@ -245,7 +263,9 @@ def read_faces(job):
     pictures, size = job
     faces, failures = [], []
     with warnings.catch_warnings():
-        # What Pillow takes for a bomb is refused at once, not only at twice the size
+        # What Pillow takes for a bomb is refused at once, not only at twice the size;
+        # what else it remarks on, such as a broken note, would fill the screen
+        warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for begin, end, *place in ROW.iter_unpack(pictures.rows):
             name = pictures.names[begin:end]

@@ -6,6 +6,7 @@ otherwise.
 
 import collections
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -17,7 +18,7 @@ import signal
 import sys
 import time
 import types
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
@@ -282,11 +283,15 @@ def _fingerprint(data):
 def _make(path, data, wanted, images):
     """Make the array and its .json; return what the .json says."""
     begin, size = time.perf_counter(), wanted["image_size"]
-    with _workers() as pool:
-        total, results = _results(pool, data, size, images)
+    with _workers() as pool, write_whole(path) as part:
+        part.write_bytes(_header(0, size))
+        total, results = _results(pool, part, data, size, images)
         _check_room(path, total, size)
         with Bar(total=total, unit=" pictures", desc=path.name) as bar:
-            about = wanted | _write(path, results, size, images, bar)
+            about = wanted | _join(part, results, size, images, bar)
+        # From here until the new one is written, a kill leaves an array without a
+        # .json, which is made again
+        path.with_suffix(".json").unlink(missing_ok=True)
     write_json(path.with_suffix(".json"), about)
     seconds = time.perf_counter() - begin
     print(f"Made {path}: {about['count']:,} pictures in {seconds:.0f} s.", flush=True)
@@ -335,33 +340,42 @@ def _worker_count():
     return len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0))
 
 
-def _results(pool, data, size, images):
-    """Return how many faces to expect, and an iterator of (faces, failures).
+def _results(pool, part, data, size, images):
+    """Return how many faces to expect, and an iterator over what helper.fill returns.
 
-    The archive's directory is read in a worker: what is left of it here is compact.
+    The source is listed in a worker too, and only its compact list comes here: this
+    process goes on to train.
     """
     if data == "cartoons":
-        firsts = range(0, images, JOB)
-        jobs = (
-            (CARTOON_SEED, first, min(JOB, images - first), size) for first in firsts
-        )
-        drawn = _in_order(pool, cartoons.cartoon_faces, jobs)
-        return images, ((faces.tobytes(), []) for faces in drawn)
-    pictures = pool.submit(helper.list_pictures, _source(data)).result()
-    total = len(pictures)
-    jobs = ((pictures.part(first, JOB), size) for first in range(0, total, JOB))
-    return min(images or total, total), _in_order(pool, helper.read_faces, jobs)
+        total, work = images, functools.partial(helper.drawn, cartoons.cartoon_faces)
+        firsts = range(0, total, JOB)
+        jobs = ((CARTOON_SEED, at, min(JOB, total - at), size) for at in firsts)
+    else:
+        pictures = pool.submit(helper.list_pictures, _source(data)).result()
+        total, work = len(pictures), helper.read_faces
+        jobs = ((pictures.part(at, JOB), size) for at in range(0, total, JOB))
+    begin, step = len(_header(0, size)), JOB * size * size * 3
+    tasks = (
+        (part, begin + number * step, work, job) for number, job in enumerate(jobs)
+    )
+    return min(images or total, total), _in_order(pool, tasks)
 
 
-def _in_order(pool, work, jobs):
-    """Yield the results of the jobs in order, a bounded number of them under way."""
+def _in_order(pool, tasks):
+    """Yield the results of the tasks in order, a bounded number of them under way.
+
+    When it is closed, none is under way any more.
+    """
     waiting = collections.deque()
-    for job in jobs:
-        waiting.append(pool.submit(work, job))
-        if len(waiting) > JOBS_AHEAD * _worker_count():
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(helper.fill, *task))
+            if len(waiting) > JOBS_AHEAD * _worker_count():
+                yield waiting.popleft().result()
+        while waiting:
             yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    finally:
+        wait([future for future in waiting if not future.cancel()])
 
 
 def _check_room(path, count, size):
@@ -374,34 +388,42 @@ def _check_room(path, count, size):
         )
 
 
-def _write(path, results, size, images, bar):
-    """Write the array and return what was counted, for its .json."""
-    face, count, failures, checksum = size * size * 3, 0, [], hashlib.sha256()
-    skipped = 0
-    with write_whole(path) as part, open(part, "wb") as file:
-        file.write(_header(0, size))
-        for pixels, failed in results:
-            pixels = pixels[: (images - count) * face] if images else pixels
-            file.write(pixels)
+def _join(part, results, size, images, bar):
+    """Close the gaps of unreadable pictures in the array; return what the .json says.
+
+    results: (offset, bytes, failures) of each job, in order.
+    """
+    face, begin = size * size * 3, len(_header(0, size))
+    end, skipped, failures, checksum = begin, 0, [], hashlib.sha256()
+    # Unbuffered, for a buffer would hold bytes from before a worker wrote them
+    with open(part, "r+b", buffering=0) as file:
+        for offset, length, failed in results:
+            file.seek(offset)
+            pixels = file.read(length)
+            if images:
+                pixels = pixels[: begin + images * face - end]
+            if offset > end:
+                file.seek(end)
+                file.write(pixels)
+            end += len(pixels)
             checksum.update(pixels)
-            count += len(pixels) // face
             skipped += len(failed)
             failures += failed[: NAMED - len(failures)]
             bar.update(len(pixels) // face + len(failed))
-            if images and count == images:
+            if images and end == begin + images * face:
                 break
+        results.close()  # some may still write, when no more faces are wanted
+        count = (end - begin) // face
+        file.truncate(end)
         file.seek(0)
         file.write(_header(count, size))
-        bar.close()
-        _report(count, skipped, failures)
-        # From here on until the new one is written, a kill leaves an array without
-        # .json, which is made again
-        path.with_suffix(".json").unlink(missing_ok=True)
+    bar.close()
+    _report(count, skipped, failures)
     return {
         "count": count,
         "skipped": skipped,
         "limit": images if count == images else 0,
-        "bytes": path.stat().st_size,
+        "bytes": end,
         "checksum": checksum.hexdigest(),
     }
 

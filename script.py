@@ -82,7 +82,8 @@ def current(module):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
-        self.exit(2, f"{self.prog}: {message}. See python {self.prog} --help\n")
+        stop = "" if message.endswith("?") else "."
+        self.exit(2, f"{self.prog}: {message}{stop} See python {self.prog} --help\n")
 
 
 def _constants(module):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import helper
 from script import UserError
@@ -269,9 +270,19 @@ def test_a_picture_taken_with_a_turned_camera_is_turned_upright(kind):
     assert near(face.getpixel((4, 7)), BLUE, 12)
 
 
-def test_a_broken_note_of_the_camera_is_passed_over():
-    data = encoded(halves((40, 40)), "JPEG", exif=b"Exif\0\0nonsense")
-    assert near(helper.read_face(data, 8).getpixel((0, 4)), ORANGE, 12)
+def test_a_broken_note_of_the_camera_is_passed_over(tmp_path, recwarn):
+    nonsense = PngInfo()
+    nonsense.add_text("Raw profile type exif", "\n\n\nnonsense")
+    broken = b"Exif\0\0II*\0\xff\xff\xff\xff"
+    files = {
+        "a.jpg": encoded(halves((40, 40)), "JPEG", exif=broken),
+        "a.png": encoded(halves((40, 40)), pnginfo=nonsense),
+    }
+    faces, failures = read(put(tmp_path, files), 8)
+    assert near(faces[0, 4, 0], ORANGE, 12)
+    assert near(faces[1, 4, 0], ORANGE, 0)
+    assert not failures
+    assert not recwarn.list
 
 
 def unreadable_files():

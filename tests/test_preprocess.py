@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import cartoons
 import helper
 import preprocess
 from preprocess import batches, check_enough, name_of, open_faces, prepare
@@ -43,7 +44,8 @@ def draw(folder, count, first=0):
     folder.mkdir(exist_ok=True)
     for number in range(first, first + count):
         shade = (number, number, number)
-        Image.new("RGB", (10, 10), shade).save(folder / f"{number:03}.png")
+        # BMP, so that all files are equally long
+        Image.new("RGB", (10, 10), shade).save(folder / f"{number:03}.bmp")
     return folder
 
 
@@ -134,6 +136,22 @@ def test_unreadable_pictures_are_skipped_counted_and_the_first_three_named(
     assert "002a.jpg" not in said
 
 
+def test_gaps_of_unreadable_pictures_are_closed(here, monkeypatch):
+    monkeypatch.setattr(preprocess, "JOB", 4)
+    draw(here / "faces", 30)
+    for number in (0, 5, 6, 7, 8, 9, 10, 11, 13, 29):
+        (here / f"faces/{number:03}.bmp").write_text("no picture")
+    left = [1, 2, 3, 4, 12, *range(14, 29)]
+    some = prepare("faces", 28, 7)
+    assert numbers(some) == left[:7]
+    assert some.path.stat().st_size == some.about["bytes"]
+    everything = prepare("faces", 28, 0)
+    assert numbers(everything) == left
+    assert everything.path.stat().st_size == everything.about["bytes"]
+    pixels = np.load(everything.path).tobytes()
+    assert everything.about["checksum"] == hashlib.sha256(pixels).hexdigest()
+
+
 def test_a_source_with_no_readable_picture_is_an_error_and_leaves_nothing(here):
     (here / "faces").mkdir()
     (here / "faces/a.jpg").write_text("no picture")
@@ -171,6 +189,8 @@ def test_cartoons_are_drawn_as_many_as_are_wanted(here, monkeypatch):
     more = prepare("cartoons", 28, 9)
     assert more.count == 9
     assert np.array_equal(open_faces(more)[:6], six)
+    drawn = cartoons.cartoon_faces((preprocess.CARTOON_SEED, 0, 9, 28))
+    assert np.array_equal(open_faces(more), drawn)
 
 
 def test_celeba_is_read_from_its_archive(here):
@@ -265,12 +285,12 @@ def more_pictures(_):
 
 
 def fewer_pictures(_):
-    Path("faces/001.png").unlink()
+    Path("faces/001.bmp").unlink()
 
 
 def other_picture_of_the_same_size(monkeypatch):
-    path = Path("faces/001.png")
-    path.write_bytes(Path("faces/002.png").read_bytes())
+    path = Path("faces/001.bmp")
+    path.write_bytes(Path("faces/002.bmp").read_bytes())
     os.utime(path, ns=(1, 1))
 
 
@@ -493,6 +513,8 @@ def test_workers_do_not_import_the_script_that_was_started(faces):
         "import preprocess\n"
         "if __name__ == '__main__':\n"
         "    print(preprocess.prepare('faces', 28, 0).count)\n"
+        "    import __main__\n"
+        "    print(__main__.preprocess.FOLDER)\n"
     )
     result = subprocess.run(
         [sys.executable, "main.py"],
@@ -500,21 +522,25 @@ def test_workers_do_not_import_the_script_that_was_started(faces):
         capture_output=True,
         text=True,
     )
-    assert result.stdout.splitlines()[::2] == ["imported", "5"], result.stderr
-    assert result.stdout.count("imported") == 1
+    imported, made, count, folder = result.stdout.splitlines()
+    assert imported == "imported"
+    assert made.startswith("Made data/faces-28.npy")
+    assert (count, folder) == ("5", "data")
 
 
 # The array to batches
 
 
 def numbered(count, size=4):
-    """Faces (count, S, S, 3): each holds its number in all pixels, but for a mark.
+    """Faces (count, S, S, 3): red is the face's number, green 1, blue 2.
 
-    The mark, 255, is in the left column, so that a mirrored face shows.
+    The left column is 255, so that mirroring shows, and so is the upper row's blue.
     """
     faces = np.empty((count, size, size, 3), np.uint8)
-    faces[:] = np.arange(count, dtype=np.uint8)[:, None, None, None]
+    faces[..., 0] = np.arange(count, dtype=np.uint8)[:, None, None]
+    faces[..., 1:] = 1, 2
     faces[:, :, 0] = 255
+    faces[:, 0, :, 2] = 255
     return faces
 
 
@@ -600,7 +626,7 @@ def test_mirroring_differs_from_batch_to_batch_and_epoch_to_epoch():
 def test_mirroring_can_be_left_out():
     for batch in batches(numbered(60), 10, 1, 1, flip=False):
         assert (batch[:, :, 0] == 255).all()
-        assert (batch[:, :, 3] < 255).all()
+        assert (batch[:, 1, 3] < 255).all()
 
 
 def test_batches_are_written_to_no_array_and_may_be_written_to(faces):
