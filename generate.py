@@ -11,7 +11,7 @@ import numpy as np
 import models
 import runs
 from helper import grid
-from script import options, run, write_whole
+from script import options, quiet_stderr, run, write_whole
 
 # Which generator
 RUN = ""  # a run folder; empty: the newest in runs/, or else the one in weights/
@@ -36,7 +36,8 @@ FACES = 8
 def main(argv=None):
     options(sys.modules[__name__], argv)
     folder = find_run()
-    generator, about = runs.load_generator(folder)
+    with quiet_stderr():  # the backend wakes up here, and tells all about it
+        generator, about = runs.load_generator(folder)
     print(describe(folder, about))
     faces = models.draw(generator, noise(about["latent"]))
     size = about["image_size"]

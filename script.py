@@ -173,8 +173,8 @@ def _flag(name):
 def quiet_stderr():
     """Keep what libraries print on stderr, below Python too, from the terminal.
 
-    Yields a function that returns the text kept so far. If the block fails, the text
-    is printed after all.
+    Yields a function that returns the text kept so far. If the block fails, with
+    another error than the user's, the text is printed after all.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's later messages
     sys.stderr.flush()
@@ -187,6 +187,8 @@ def quiet_stderr():
         os.dup2(kept.fileno(), 2)
         try:
             yield text
+        except UserError:
+            raise
         except KeyboardInterrupt:
             raise SystemExit(130) from None
         except BaseException:

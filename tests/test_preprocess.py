@@ -586,6 +586,15 @@ def test_starting_late_gives_the_batches_that_are_left(start):
     assert all(map(np.array_equal, late, whole[start:]))
 
 
+def test_how_far_is_read_ahead_changes_nothing(monkeypatch):
+    monkeypatch.setattr(preprocess, "BATCHES_AHEAD", 100)
+    far = list(batches(numbered(80), 10, 1, 1))
+    monkeypatch.setattr(preprocess, "BATCHES_AHEAD", 1)
+    near = list(batches(numbered(80), 10, 1, 1))
+    assert len(near) == len(far) == 8
+    assert all(map(np.array_equal, near, far))
+
+
 def test_what_is_skipped_is_not_read():
     read = []
 
