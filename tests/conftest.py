@@ -1,10 +1,15 @@
 """What the tests of several scripts share: a folder to run in, pictures, processes."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+# A shell that starts tests in the background makes them deaf to Ctrl-C, and all the
+# scripts that they start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SUITE = Path(__file__).parent.parent
 
