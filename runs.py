@@ -128,7 +128,11 @@ def alone(run):
 
     Raises UserError if another process trains in it.
     """
-    Path(run).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(run).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"Cannot make {run}: {reason}. Another: --run NAME") from error
     if fcntl is None:
         yield
         return

@@ -4,6 +4,7 @@ import re
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -313,6 +314,12 @@ def test_a_run_that_saved_nothing_yet_may_begin_with_other_constants(tiny):
     constants = json.loads((tiny / "runs" / "tiny" / "constants.json").read_text())
     assert constants["constants"]["BATCH_SIZE"] == 4
     assert len(log_of()) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux")
+def test_a_run_folder_that_even_root_cannot_make_is_one_line(tiny):
+    with pytest.raises(SystemExit, match=r"Cannot make /proc/x: .* Another: --run"):
+        train.main(["--run", "/proc/x"])
 
 
 def test_a_second_training_in_one_folder_is_refused(tiny):
