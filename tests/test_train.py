@@ -130,6 +130,17 @@ def test_the_saved_generator_is_the_averaged_one(tiny, monkeypatch):
     assert (arrays["average.000"] != arrays["generator.000"]).any()
 
 
+def test_an_average_without_memory_is_the_generator_itself(tiny, monkeypatch):
+    monkeypatch.setattr(train, "AVERAGE_DECAY", 0.0)
+    train.main(["--epochs", "1"])
+    arrays = final()
+    names = [name for name in arrays if name.startswith("generator.")]
+    for name in names:
+        average = arrays[name.replace("generator", "average")]
+        np.testing.assert_allclose(average, arrays[name], rtol=1e-4, atol=1e-6)
+    assert names
+
+
 @pytest.mark.every_backend
 def test_a_run_in_two_parts_ends_with_the_same_bits(tiny, monkeypatch, capsys):
     train.main([])
