@@ -11,17 +11,25 @@ from script import UserError, quiet_stderr
 
 def describe_device():
     """Return one line: the GPU's name and memory, or the CPU and why no GPU is used."""
-    find = {"tensorflow": _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu}
-    if keras.backend.backend() not in find:
-        raise UserError(
-            f"KERAS_BACKEND={keras.backend.backend()} cannot train. "
-            f"Those that can: {', '.join(find)}"
-        )
     with quiet_stderr():
-        gpu = find[keras.backend.backend()]()
+        gpu = _gpu()
     if gpu:
         return gpu
     return f"CPU, {os.cpu_count()} cores. {_why_no_gpu()}"
+
+
+def has_gpu():
+    """Tell whether the networks will run on a GPU (or another accelerator)."""
+    with quiet_stderr():
+        return bool(_gpu())
+
+
+def choose_precision(wanted):
+    """Return "float32" or "bfloat16"; "auto" is bfloat16 on GPUs made for it."""
+    if wanted != "auto":
+        return wanted
+    with quiet_stderr():
+        return "bfloat16" if _gpu() and _has_bfloat16() else "float32"
 
 
 def describe_backend():
@@ -29,6 +37,38 @@ def describe_backend():
     backend = keras.backend.backend()
     version = importlib.metadata.version(backend)
     return f"{backend} {version}, Keras {keras.__version__}"
+
+
+def _gpu():
+    """Describe the GPU, or return ''."""
+    find = {"tensorflow": _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu}
+    if keras.backend.backend() not in find:
+        raise UserError(
+            f"KERAS_BACKEND={keras.backend.backend()} cannot train. "
+            f"Those that can: {', '.join(find)}"
+        )
+    return find[keras.backend.backend()]()
+
+
+def _has_bfloat16():
+    """Tell whether the GPU computes in bfloat16: NVIDIA's do from Ampere (8.0) on."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(
+            including_emulation=False
+        )
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        gpu = tensorflow.config.list_physical_devices("GPU")[0]
+        details = tensorflow.config.experimental.get_device_details(gpu)
+        return details.get("compute_capability", (0, 0)) >= (8, 0)
+    import jax
+
+    device = jax.devices()[0]
+    # A TPU has no such number, and has bfloat16
+    return float(getattr(device, "compute_capability", 8)) >= 8
 
 
 def _tensorflow_gpu():
@@ -39,7 +79,12 @@ def _tensorflow_gpu():
         return ""
     details = tensorflow.config.experimental.get_device_details(gpus[0])
     name = details.get("device_name", "GPU")
-    more = f", the first of {len(gpus)}; TensorFlow uses one here" if gpus[1:] else ""
+    more = (
+        f", the first of {len(gpus)}. TensorFlow trains on one; to use all: "
+        "KERAS_BACKEND=jax"
+        if gpus[1:]
+        else ""
+    )
     return f"GPU, {name}{_nvidia_memory()}{more}"
 
 
@@ -51,15 +96,18 @@ def _jax_gpu():
         return ""
     limit = (device.memory_stats() or {}).get("bytes_limit")
     memory = f", {limit / 2**30:.0f} GiB for JAX" if limit else ""
-    return f"{device.platform.upper()}, {device.device_kind}{memory}"
+    more = f", and {jax.device_count() - 1} more" if jax.device_count() > 1 else ""
+    return f"{device.platform.upper()}, {device.device_kind}{memory}{more}"
 
 
 def _torch_gpu():
     import torch
 
     if torch.cuda.is_available():
-        card = torch.cuda.get_device_properties(0)
-        return f"GPU, {card.name}, {card.total_memory / 2**30:.0f} GiB"
+        card, count = torch.cuda.get_device_properties(0), torch.cuda.device_count()
+        more = f", the first of {count}. PyTorch trains on one; to use all: "
+        more = f"{more}KERAS_BACKEND=jax" if count > 1 else ""
+        return f"GPU, {card.name}, {card.total_memory / 2**30:.0f} GiB{more}"
     return "GPU, Apple MPS" if torch.backends.mps.is_available() else ""
 
 

@@ -7,6 +7,7 @@ through two models that share its layers and each move one part of what they hol
     d_on_g   noise -> D's logit of G's face        moves the generator only
 """
 
+import contextlib
 import os
 from typing import NamedTuple
 
@@ -40,6 +41,9 @@ DCGAN = {
 }
 TUTORIAL_WIDTHS = (32, 64, 128, 256)
 BLOG_DROPOUT = 0.2
+
+# A generator's last layer, in float32 even where the others are not.
+TO_FACE = {"use_bias": True, "activation": "tanh", "dtype": "float32"}
 
 # What networks there are, and the sizes that each can draw.
 SIZES = {"dcgan": tuple(DCGAN), "tutorial": (64,), "blog": (28,)}
@@ -87,22 +91,24 @@ class PartlyTrained(keras.Model):
         return [weight for weight in self.weights if id(weight) not in mine]
 
 
-def build_gan(network, image_size, seed, learning_rates, beta_1):
+def build_gan(network, image_size, seed, learning_rates, beta_1, precision="float32"):  # noqa: PLR0913
     """Build and compile everything that trains, as a `Gan`.
 
     `network` and `image_size` as in SIZES; `learning_rates` of G and D and `beta_1`
-    are Adam's.
+    are Adam's. With `precision` "bfloat16" all but the last layers and the losses
+    compute in that; weights are float32 in any case.
     Equal seeds give equal first weights. Raises UserError for a size that the network
     does not have.
     """
     g_rate, d_rate = learning_rates
     keras.utils.set_random_seed(seed)
-    generator = build_generator(network, image_size)
-    discriminator = build_discriminator(network, image_size)
+    with _computing_in(precision):
+        generator = build_generator(network, image_size)
+        discriminator = build_discriminator(network, image_size)
+        judge = build_judge(discriminator)
+        d_on_g = build_d_on_g(generator, discriminator)
     average = build_generator(network, image_size)
     average.set_weights(generator.get_weights())
-    judge = build_judge(discriminator)
-    d_on_g = build_d_on_g(generator, discriminator)
     bce = keras.losses.BinaryCrossentropy
     judge.compile(
         optimizer=keras.optimizers.Adam(d_rate, beta_1=beta_1),
@@ -115,8 +121,32 @@ def build_gan(network, image_size, seed, learning_rates, beta_1):
         loss=bce(from_logits=True),
     )
     for model in (judge, d_on_g):
-        model.optimizer.build(model.trainable_variables)
+        _make_variables(model)
     return Gan(generator, discriminator, judge, d_on_g, average)
+
+
+@contextlib.contextmanager
+def _computing_in(precision):
+    """Build layers in here, and they compute in float32 or bfloat16."""
+    before = keras.config.dtype_policy()
+    policies = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+    keras.config.set_dtype_policy(policies[precision])
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _make_variables(model):
+    """Make the variables of a compiled model's optimizer, loss and metrics.
+
+    Else the first training step would, which a traced function may not.
+    """
+    model.optimizer.build(model.trainable_variables)
+    some = keras.tree.map_structure(lambda _: ops.zeros((1, 1)), model.output)
+    model.compute_loss(None, some, some)
+    model.compute_metrics(None, some, some)
+    model.reset_metrics()
 
 
 def build_generator(network, image_size):
@@ -141,9 +171,11 @@ def build_discriminator(network, image_size):
     face = keras.Input((image_size, image_size, 3), name="face")
     look = {"dcgan": _dcgan_look, "tutorial": _tutorial_look, "blog": _blog_look}
     features = look[network](face, image_size)
-    logit = layers.Dense(1, kernel_initializer=_normal(), name="logit")(features)
-    probability = layers.Activation("sigmoid", name="probability")(logit)
-    return keras.Model(face, probability, name="discriminator")
+    logit = layers.Dense(
+        1, kernel_initializer=_normal(), dtype="float32", name="logit"
+    )(features)
+    probability = layers.Activation("sigmoid", dtype="float32", name="probability")
+    return keras.Model(face, probability(logit), name="discriminator")
 
 
 def build_judge(discriminator):
@@ -156,7 +188,7 @@ def build_judge(discriminator):
     shape = discriminator.input_shape[1:]
     real = keras.Input(shape, dtype="uint8", name="real")
     fake = keras.Input(shape, name="fake")
-    scaled = layers.Rescaling(1 / 127.5, offset=-1, name="scaled")(real)
+    scaled = layers.Rescaling(1 / 127.5, -1, dtype="float32", name="scaled")(real)
     inputs = {"real": real, "fake": fake}
     outputs = {"real": logit(scaled), "fake": logit(fake)}
     return PartlyTrained(inputs, outputs, discriminator, name="judge")
@@ -186,9 +218,14 @@ def is_out_of_memory(error):
     return isinstance(error, MemoryError) or any(sign in text for sign in signs)
 
 
-def as_tensor(array):
-    """Hand an array to the backend as it is: a batch may not mix arrays and tensors."""
-    return ops.convert_to_tensor(array)
+def mirror(faces, mirrored):
+    """Mirror those of the faces (n, S, S, 3) that `mirrored` (n,) bool names."""
+    return ops.where(mirrored[:, None, None, None], ops.flip(faces, 2), faces)
+
+
+def ones_for(noise):
+    """Return the label 1 for every row of noise (n, LATENT), as (n, 1) float32."""
+    return ops.ones_like(noise[:, :1])
 
 
 def make_fakes(generator, noise):
@@ -258,8 +295,8 @@ def _dcgan_face(noise, image_size):
     for width in widths[1:]:
         x = layers.ReLU()(_batch_norm(_transposed(x, width)))
     if x.shape[1] < image_size:
-        return _transposed(x, 3, use_bias=True, activation="tanh")
-    return _convolution(x, 3, strides=1, kernel=3, use_bias=True, activation="tanh")
+        return _transposed(x, 3, **TO_FACE)
+    return _convolution(x, 3, strides=1, kernel=3, **TO_FACE)
 
 
 def _dcgan_look(face, image_size):
@@ -278,7 +315,7 @@ def _tutorial_face(noise, image_size):
     x = layers.Reshape((grid, grid, widths[0]))(x)
     for width in widths:
         x = layers.ReLU()(_batch_norm(_transposed(x, width)))
-    return _convolution(x, 3, strides=1, kernel=3, use_bias=True, activation="tanh")
+    return _convolution(x, 3, strides=1, kernel=3, **TO_FACE)
 
 
 def _tutorial_look(face, _):
@@ -295,7 +332,7 @@ def _blog_face(noise, _):
     x = _blog_finish(_transposed(x, 1024), 2)  # 4 x 4
     x = _blog_finish(_transposed(x, 512, strides=1, padding="valid"), 3)  # 7 x 7
     x = _blog_finish(_transposed(x, 256), 4)  # 14 x 14
-    return _transposed(x, 3, use_bias=True, activation="tanh")  # 28 x 28
+    return _transposed(x, 3, **TO_FACE)  # 28 x 28
 
 
 def _blog_finish(x, seed):

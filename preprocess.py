@@ -1,4 +1,4 @@
-"""Turn pictures into one array on the disk, and the array into batches.
+"""Turn pictures into one array of faces on the disk.
 
 `python preprocess.py` makes data/celeba-64.npy, which `python train.py` would make
 otherwise.
@@ -18,7 +18,7 @@ import signal
 import sys
 import time
 import types
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
@@ -53,9 +53,6 @@ CARTOON_SEED = 0
 JOB = 64
 JOBS_AHEAD = 3
 
-# Batches gathered before they are asked for: 25 MB at 64 pixels and 64 faces each
-BATCHES_AHEAD = 32
-
 # Unreadable pictures that are named
 NAMED = 3
 
@@ -70,9 +67,6 @@ CHANGED = {
     "crop": "its faces are cropped differently",
     "filter": "its faces are resized differently",
 }
-
-# What the streams of random numbers here are for: default_rng((seed, purpose, ...))
-SHUFFLE, FLIP = 1, 2
 
 
 class Prepared(NamedTuple):
@@ -153,40 +147,6 @@ def check_enough(count, batch_size, data):
             f"{data} gives {count} pictures, too few for a batch of {batch_size}. "
             f"Take more pictures{f', or --batch-size {count}' if count > 1 else ''}."
         )
-
-
-def batches(faces, batch_size, seed, epoch, start=0, flip=True):  # noqa: PLR0913
-    """Yield one epoch's batches of faces: (B, S, S, 3) uint8, from number `start` on.
-
-    Every epoch has its own order, every picture comes at most once, and the last
-    N % B of the order sit the epoch out: batch normalization needs full batches. With
-    `flip`, each face is mirrored half of the time. All of this depends on `seed`,
-    `epoch` and the batch's number alone. Read ahead on a thread, which ends with the
-    generator.
-    """
-    order = np.random.default_rng((seed, SHUFFLE, epoch)).permutation(len(faces))
-
-    def gather(number):
-        batch = faces[order[number * batch_size : (number + 1) * batch_size]]
-        if flip:
-            random = np.random.default_rng((seed, FLIP, epoch, number))
-            mirrored = random.random(batch_size) < 0.5
-            # Copied by the pixel, not by the byte, this takes 40 % of the time
-            pixels = batch.view("V3")[..., 0]
-            pixels[mirrored] = pixels[mirrored, :, ::-1]
-        return batch
-
-    thread = ThreadPoolExecutor(1)
-    try:
-        waiting = collections.deque()
-        for number in range(start, len(faces) // batch_size):
-            waiting.append(thread.submit(gather, number))
-            if len(waiting) > BATCHES_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        thread.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager

@@ -10,15 +10,27 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 import checkpoints
+import devices
+import feed
+import fuse
 import models
 import runs
-from device import describe_backend, describe_device
-from preprocess import batches, check_enough, checksum_of, name_of, open_faces, prepare
+from device import choose_precision, describe_backend, describe_device, has_gpu
+from preprocess import (
+    Prepared,
+    check_enough,
+    checksum_of,
+    name_of,
+    open_faces,
+    prepare,
+)
 from script import Bar, Stopping, UserError, current, options, run, write_json
 
 # What to learn from
@@ -42,6 +54,11 @@ AVERAGE_DECAY = 0.999  # [0..1) what is saved averages about 1 / (1 - this) iter
 LABEL_SMOOTHING = 0.0  # [0..0.5] D's label for real faces is 1 minus this
 LABEL_FLIPPING = 0.0  # [0..0.5] share of D's labels that are swapped, real for fake
 
+# How to compute
+STEPS_PER_CALL = 0  # [0..] iterations in one call of the device; 0: 32 on a GPU, else 4
+PRECISION = "auto"  # {auto, float32, bfloat16} auto: bfloat16 on GPUs made for it
+DEVICES = "all"  # {all, one} several GPUs need KERAS_BACKEND=jax
+
 # What a run leaves
 RUN = ""  # the run folder; empty: runs/<data>-<size>
 SEED = 1  # [0..4294967295] of the first weights, the order, the flips and the noise
@@ -50,42 +67,86 @@ CHECKPOINT_MINUTES = 10.0  # (0..] between checkpoints, besides the one of each 
 KEEP_CHECKPOINTS = 2  # [1..] newest checkpoints that stay in the run folder
 
 # Constants that may change when a run is continued
-FREE = ("DATA", "EPOCHS", "RUN", "CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS")
+FREE = ("DATA", "EPOCHS", "RUN", "DEVICES", "CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS")
 
-# What each stream of random numbers is for; 1 and 2 are preprocess.py's
+# What each stream of random numbers is for; 1 and 2 are feed.py's
 D_NOISE, G_NOISE, LABELS, SHEET, REFERENCE = 3, 4, 5, 6, 7
+
+
+class Training(NamedTuple):
+    """What stays the same from the first epoch to the last."""
+
+    gan: models.Gan
+    call: Callable  # many iterations as one call of the device
+    devices: devices.One  # or Mesh
+    pictures: Prepared
+    faces: np.ndarray  # (N, S, S, 3) uint8
+    folder: Path
+    reference: float  # the diversity of the real faces
 
 
 def main(argv=None):
     constants = options(sys.modules[__name__], argv)
     models.check_size(NETWORK, IMAGE_SIZE)
+    devices.join()
     device = describe_device()
-    print(f"Device    {device}\nBackend   {describe_backend()}", flush=True)
-    folder = run_folder()
+    ours = devices.choose(DEVICES, BATCH_SIZE)
+    with ours.one_voice():
+        print(f"Device    {device}\nBackend   {describe_backend()}", flush=True)
+        folder = run_folder()
+        before = begun_before(folder, constants) if ours.is_first else None
+        pictures = prepare(DATA, IMAGE_SIZE, IMAGES)
+        check_enough(pictures.count, BATCH_SIZE, DATA)
+        begun_with = {
+            "backend": models.keras.backend.backend(),
+            "precision": choose_precision(PRECISION),
+            "count": pictures.count,
+            "checksum": checksum_of(pictures),
+        }
+        devices.agree(ours, {**constants, **begun_with})
+        runs.compare(folder, before and before["begun_with"], begun_with)
+        gan = build(begun_with["precision"])
+        describe(gan, pictures, folder, begun_with["precision"])
+        with runs.alone(folder) if ours.is_first else contextlib.nullcontext():
+            if ours.is_first and before is None:
+                about = {"constants": constants, "begun_with": begun_with}
+                about |= {"device": device, **runs.versions()}
+                write_json(folder / runs.CONSTANTS, about)
+            progress = continued(gan, folder, ours) or first_progress()
+            train(gan, ours, pictures, folder, progress)
+
+
+def begun_before(folder, constants):
+    """Return what constants.json says of a run to be continued, or None for a new one.
+
+    Raises UserError if the folder cannot be written, or the run has other constants.
+    """
     runs.check_writable(folder)
     before = runs.read_constants(folder)
     if not checkpoints.folders(folder):
         before = None  # nothing is lost if it begins anew, with other constants maybe
     fixed = {name: constants[name] for name in constants if name not in FREE}
     runs.compare(folder, before and before["constants"], fixed)
-    pictures = prepare(DATA, IMAGE_SIZE, IMAGES)
-    check_enough(pictures.count, BATCH_SIZE, DATA)
-    begun_with = {
-        "backend": models.keras.backend.backend(),
-        "count": pictures.count,
-        "checksum": checksum_of(pictures),
-    }
-    runs.compare(folder, before and before["begun_with"], begun_with)
+    return before
+
+
+def build(precision):
+    """Build the networks that the constants ask for."""
     rates = (G_LEARNING_RATE, D_LEARNING_RATE)
-    gan = models.build_gan(NETWORK, IMAGE_SIZE, SEED, rates, BETA_1)
-    describe(gan, pictures, folder)
-    with runs.alone(folder):
-        if before is None:
-            about = {"constants": constants, "begun_with": begun_with, "device": device}
-            write_json(folder / runs.CONSTANTS, {**about, **runs.versions()})
+    return models.build_gan(NETWORK, IMAGE_SIZE, SEED, rates, BETA_1, precision)
+
+
+def continued(gan, folder, ours):
+    """Load the newest checkpoint; return its progress, or None for a new run.
+
+    The first process loads, and the others get from it what it has.
+    """
+    progress = None
+    if ours.is_first:
         runs.sweep(folder)
-        progress = checkpoints.load(folder, gan) or first_progress()
-        train(gan, pictures, folder, progress)
+        progress = checkpoints.load(folder, gan)
+    ours.replicate(fuse.variables_of(gan))
+    return ours.share(progress)
 
 
 def run_folder():
@@ -96,14 +157,15 @@ def run_folder():
     return Path("runs") / f"{name_of(DATA)}-{IMAGE_SIZE}{network}"
 
 
-def describe(gan, pictures, folder):
+def describe(gan, pictures, folder, precision):
     """Print what will run."""
     g, d = gan.generator.count_params(), gan.discriminator.count_params()
     count, size = pictures.count, f"{IMAGE_SIZE} x {IMAGE_SIZE}"
     iterations = count // BATCH_SIZE
     lines = (
         f"Pictures  {count:,} of {pictures.name}, {size}, in {pictures.path}",
-        f"Networks  {NETWORK}: generator {g:,} parameters, discriminator {d:,}",
+        f"Networks  {NETWORK}: generator {g:,} parameters, discriminator {d:,}, "
+        f"{precision}",
         f"Training  {EPOCHS} epochs of {iterations:,} iterations of {BATCH_SIZE}",
         f"Run       {folder}",
     )
@@ -117,12 +179,13 @@ def first_progress():
         "iteration": 0,  # within the epoch
         "iterations": 0,  # of the whole run
         "seconds": 0.0,  # of the epoch so far
+        "waited": 0.0,  # seconds of these that passed waiting for pictures
         "sums": {},  # of the epoch's scores so far
         "rows": [],  # of the log
     }
 
 
-def train(gan, pictures, folder, progress):
+def train(gan, ours, pictures, folder, progress):
     """Run the epochs that `progress` leaves to do; Ctrl-C saves and exits with 130."""
     if progress["epoch"] > EPOCHS:
         done = progress["epoch"] - 1
@@ -136,11 +199,13 @@ def train(gan, pictures, folder, progress):
         print(f"Continuing {folder} at {first}.")
     faces = open_faces(pictures)
     reference = diversity(some_of(faces))
+    call = call_of(gan, ours)
+    training = Training(gan, call, ours, pictures, faces, folder, reference)
     try:
         with Stopping() as stopping:
             while progress["epoch"] <= EPOCHS:
-                train_epoch(gan, faces, folder, progress, stopping)
-                finish_epoch(gan, pictures, folder, progress, reference)
+                train_epoch(training, progress, stopping)
+                finish_epoch(training, progress)
                 if stopping.signal and progress["epoch"] <= EPOCHS:
                     stopping.exit(saved_at(progress))
     except FloatingPointError as error:
@@ -152,60 +217,125 @@ def train(gan, pictures, folder, progress):
     print(f"Finished: {folder}. Draw faces from it: python generate.py --run {folder}")
 
 
-def train_epoch(gan, faces, folder, progress, stopping):
-    """Run what is left of an epoch, adding its scores up in `progress`."""
-    epoch, start = progress["epoch"], progress["iteration"]
-    per_epoch = len(faces) // BATCH_SIZE
-    feed = batches(faces, BATCH_SIZE, SEED, epoch, start=start, flip=FLIP)
-    bar = Bar(
-        total=per_epoch * BATCH_SIZE,
-        initial=start * BATCH_SIZE,
-        desc=f"Epoch {epoch}/{EPOCHS}",
-        unit=" pictures",
-    )
+def call_of(gan, ours):
+    """Return the function that runs the five steps, as often as a call's batches ask.
+
+    STEPS_PER_CALL = 1 is plain train_on_batch, unless several devices train.
+    """
+    if steps_per_call() == 1 and ours.count == 1:
+        return fuse.plain(gan, five_steps)
+    return fuse.fused(gan, five_steps, ours.whole)
+
+
+def steps_per_call():
+    """Return how many iterations are one call of the device.
+
+    A CPU takes a tenth of a second and more for each, and Ctrl-C waits for a call.
+    """
+    return STEPS_PER_CALL or (32 if has_gpu() else 4)
+
+
+def train_epoch(training, progress, stopping):
+    """Run what is left of an epoch, adding its scores up in `progress`.
+
+    A call's scores are read when the next call is under way, so that the device has
+    always something to do.
+    """
+    bar = epoch_bar(training, progress)
     saved = began = time.monotonic()
-    with bar, contextlib.closing(feed):
-        for iteration, real in enumerate(feed, start):
-            scores = five_steps(gan, real, epoch, iteration)
-            decay = models.average_decay(progress["iterations"] + 1, AVERAGE_DECAY)
-            models.update_average(gan.average, gan.generator, decay)
-            now = time.monotonic()
-            count(progress, scores, now - began)
-            began = now
-            show(bar, scores, EPOCHS - epoch)
-            due = stopping.signal or now - saved > CHECKPOINT_MINUTES * 60
-            if due and iteration + 1 < per_epoch:
-                checkpoints.save(folder, gan, progress, KEEP_CHECKPOINTS)
+    running = None
+    with bar, contextlib.closing(batches_ahead(training, progress)) as ahead:
+        while (batches := next(ahead, None)) is not None:
+            progress["waited"] += time.monotonic() - began
+            after, running = running, training.call(batches)
+            began = settle(after, progress, bar, began)
+            stopping.signal = training.devices.most(stopping.signal)
+            due = stopping.signal or began - saved > CHECKPOINT_MINUTES * 60
+            if due:
+                began = settle(running, progress, bar, began)
+                running = None
+            if due and bar.n < bar.total:
+                save_checkpoint(training, progress)
                 began = saved = time.monotonic()
                 if stopping.signal:
                     stopping.exit(saved_at(progress))
+        settle(running, progress, bar, began)
 
 
-def five_steps(gan, real, epoch, iteration):
-    """Train both networks on one batch; return {score: float}.
-
-    real: (B, S, S, 3) uint8. The random numbers depend on SEED, epoch and iteration
-    alone. The scores are the losses and the shares of real and of fake faces that D
-    judged right.
-    """
-    # 1. Take real faces: the batch we were given.
-    # 2. Make fakes from noise.
-    fake = models.make_fakes(gan.generator, noise(D_NOISE, epoch, iteration))
-    # 3. Train the discriminator on both, real labelled 1, fake 0; only it moves.
-    d = gan.judge.train_on_batch(
-        {"real": models.as_tensor(real), "fake": fake},
-        labels(epoch, iteration),
-        return_dict=True,
+def epoch_bar(training, progress):
+    """Make the progress bar of what is left of an epoch, in pictures."""
+    return Bar(
+        total=len(training.faces) // BATCH_SIZE * BATCH_SIZE,
+        initial=progress["iteration"] * BATCH_SIZE,
+        desc=f"Epoch {progress['epoch']}/{EPOCHS}",
+        unit=" pictures",
+        disable=not training.devices.is_first,
     )
-    # 4. Draw fresh noise.
-    fresh = noise(G_NOISE, epoch, iteration)
-    # 5. Train d_on_g on it, labelled 1: to make D say "real"; only the generator moves.
-    g = gan.d_on_g.train_on_batch(fresh, np.ones((len(fresh), 1), "float32"))
+
+
+def batches_ahead(training, progress):
+    """Yield the batches {name: (K, ...)} of each call that is left of an epoch."""
+    epoch, faces, ours = progress["epoch"], training.faces, training.devices
+    places = feed.order(len(faces), BATCH_SIZE, SEED, epoch)
+    part = ours.part(BATCH_SIZE)
+
+    def prepare_call(numbers):
+        rows = [chance(epoch, number, len(places)) for number in numbers]
+        batches = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        batches = {
+            name: array[:, part] if array.ndim > 1 else array
+            for name, array in batches.items()
+        }
+        real = feed.gather(faces, places[numbers.start : numbers.stop, part])
+        return ours.hand_over({"real": real, **batches})
+
+    calls = feed.calls(len(places), progress["iteration"], steps_per_call())
+    return feed.read_ahead(prepare_call, calls)
+
+
+def chance(epoch, iteration, per_epoch):
+    """Draw what an iteration leaves to chance; it depends on SEED and these alone.
+
+    Returns {name: array} of five_steps' batch, but for the real faces.
+    """
+    mirrored = feed.mirrored(BATCH_SIZE, SEED, epoch, iteration)
+    updates = (epoch - 1) * per_epoch + iteration + 1
     return {
-        "d_loss": float(d["loss"]),
-        "g_loss": float(g),
-        "real_accuracy": float(d["real_share_called_real"]),
-        "fake_accuracy": float(d["fake_share_called_fake"]),
+        "mirrored": mirrored if FLIP else np.zeros_like(mirrored),
+        "d_noise": noise(D_NOISE, epoch, iteration),
+        "g_noise": noise(G_NOISE, epoch, iteration),
+        **labels(epoch, iteration),
+        "decay": np.float32(models.average_decay(updates, AVERAGE_DECAY)),
+    }
+
+
+def five_steps(gan, batch, train_on):
+    """Train both networks on one batch, and let the average follow the generator.
+
+    batch: {"real": (B, S, S, 3) uint8, "mirrored": (B,) bool, "d_noise" and "g_noise":
+    (B, LATENT) float32, "real_label" and "fake_label": (B, 1) float32, "decay": of the
+    average, () float32}, tensors.
+    train_on(model, x, y) is the model's train_on_batch, or the same inside a function
+    that is being compiled. Returns {score: number}: the losses, and the shares of real
+    and of fake faces that D judged right.
+    """
+    # 1. Take real faces, some of them mirrored.
+    real = models.mirror(batch["real"], batch["mirrored"])
+    # 2. Make fakes from noise.
+    fake = models.make_fakes(gan.generator, batch["d_noise"])
+    # 3. Train the discriminator on both, real labelled 1, fake 0; only it moves.
+    d_labels = {"real": batch["real_label"], "fake": batch["fake_label"]}
+    d = train_on(gan.judge, {"real": real, "fake": fake}, d_labels)
+    # 4. Take fresh noise.
+    fresh = batch["g_noise"]
+    # 5. Train d_on_g on it, labelled 1: to make D say "real"; only the generator moves.
+    g = train_on(gan.d_on_g, fresh, models.ones_for(fresh))
+    models.update_average(gan.average, gan.generator, batch["decay"])
+    return {
+        "d_loss": d["loss"],
+        "g_loss": g["loss"],
+        "real_accuracy": d["real_share_called_real"],
+        "fake_accuracy": d["fake_share_called_fake"],
     }
 
 
@@ -216,7 +346,7 @@ def noise(purpose, epoch, iteration):
 
 
 def labels(epoch, iteration):
-    """Return D's labels {"real", "fake"}: (BATCH_SIZE, 1) float32, 1 and 0.
+    """Return D's labels {"real_label", "fake_label"}: (BATCH_SIZE, 1) float32, 1 and 0.
 
     LABEL_SMOOTHING lowers those of real faces (Salimans et al. 2016, one-sided);
     LABEL_FLIPPING then swaps that share of the labels of both.
@@ -227,24 +357,41 @@ def labels(epoch, iteration):
         random = np.random.default_rng((SEED, LABELS, epoch, iteration))
         swap = random.random((2, BATCH_SIZE, 1)) < LABEL_FLIPPING
         real, fake = np.where(swap[0], fake, real), np.where(swap[1], real, fake)
-    return {"real": real, "fake": fake}
+    return {"real_label": real, "fake_label": fake}
 
 
-def count(progress, scores, seconds):
-    """Add one iteration to `progress`. Raises FloatingPointError at a NaN."""
-    for name, score in scores.items():
-        if not math.isfinite(score):
-            raise FloatingPointError(f"{name} is {score}")
-        progress["sums"][name] = progress["sums"].get(name, 0.0) + score
-    progress["iteration"] += 1
-    progress["iterations"] += 1
-    progress["seconds"] += seconds
+def settle(scores, progress, bar, began):
+    """Wait for a call's scores, add them to `progress`, show them; return the time.
+
+    scores: {name: (K,)}, or None if there was no call. Seconds count from `began`.
+    """
+    if scores is not None:
+        count(progress, {name: np.asarray(row) for name, row in scores.items()})
+        show(bar, progress, {name: float(row[-1]) for name, row in scores.items()})
+    now = time.monotonic()
+    progress["seconds"] += now - began
+    return now
 
 
-def show(bar, scores, epochs_left):
-    """Move an epoch's bar on by a batch, and tell the time left for the whole run."""
-    bar.update(BATCH_SIZE)
+def count(progress, scores):
+    """Add a call's scores {name: (K,)} to `progress`.
+
+    Raises FloatingPointError if one is not finite.
+    """
+    for values in zip(*scores.values(), strict=True):
+        for name, value in zip(scores, map(float, values), strict=True):
+            if not math.isfinite(value):
+                raise FloatingPointError(f"{name} is {value}")
+            progress["sums"][name] = progress["sums"].get(name, 0.0) + value
+        progress["iteration"] += 1
+        progress["iterations"] += 1
+
+
+def show(bar, progress, scores):
+    """Move an epoch's bar on, and tell the time left for the whole run."""
+    bar.update(progress["iteration"] * BATCH_SIZE - bar.n)
     seconds = bar.format_dict["elapsed"] / (bar.n - bar.initial)  # for a picture
+    epochs_left = EPOCHS - progress["epoch"]
     left = seconds * (bar.total - bar.n + bar.total * epochs_left)
     bar.set_postfix_str(
         f"D {scores['d_loss']:.3f}, G {scores['g_loss']:.3f}, "
@@ -253,30 +400,42 @@ def show(bar, scores, epochs_left):
     )
 
 
-def finish_epoch(gan, pictures, folder, progress, reference):
+def save_checkpoint(training, progress):
+    """Save a checkpoint, if this process is the one that does."""
+    if training.devices.is_first:
+        checkpoints.save(training.folder, training.gan, progress, KEEP_CHECKPOINTS)
+
+
+def finish_epoch(training, progress):
     """Write the epoch's sheet, log row, curves, generator and, last, checkpoint.
 
     Killed before the checkpoint is there, a run does the epoch's end once more.
     """
-    checkpoints.finite_arrays(gan)
-    sheet = models.draw(gan.average, sheet_noise())
+    checkpoints.finite_arrays(training.gan)
+    sheet = models.draw(training.gan.average, sheet_noise())
+    reference = training.reference
     epoch, iterations = progress["epoch"], progress["iteration"]
     row = {"epoch": epoch}
     row |= {name: sum_ / iterations for name, sum_ in progress["sums"].items()}
     row["diversity"] = diversity(sheet) / reference if reference else 0.0
     row["pictures_per_second"] = iterations * BATCH_SIZE / progress["seconds"]
     row["seconds"] = progress["seconds"]
+    row["waiting_share"] = progress["waited"] / progress["seconds"]
     progress |= {
         "epoch": epoch + 1,
         "iteration": 0,
         "seconds": 0.0,
+        "waited": 0.0,
         "sums": {},
         "rows": [*progress["rows"], row],
     }
+    if not training.devices.is_first:
+        return
+    folder, about = training.folder, about_generator(training.pictures, progress)
     runs.save_sheet(folder, epoch, sheet)
     runs.save_log(folder, progress["rows"])
-    runs.save_generator(folder, gan.average, about_generator(pictures, progress))
-    checkpoints.save(folder, gan, progress, KEEP_CHECKPOINTS)
+    runs.save_generator(folder, training.gan.average, about)
+    save_checkpoint(training, progress)
 
 
 def about_generator(pictures, progress):

@@ -21,10 +21,22 @@ MAP = {
     "preprocess": {"script", "helper", "cartoons"},
     "models": {"script"},
     "device": {"script", "models"},
+    "devices": {"script", "models"},
+    "feed": set(),
+    "fuse": {"models", "device"},
     "runs": {"script", "helper", "models"},
     "checkpoints": {"script"},
-    "train": {"script", "models", "device", "preprocess", "checkpoints", "runs"},
+    "train": {
+        *("script", "models", "device", "devices", "preprocess", "checkpoints", "runs"),
+        *("feed", "fuse"),
+    },
     "generate": {"script", "helper", "models", "runs"},
+    "scores": set(),
+    "inception": {"script", "download", "models"},
+    "evaluate": {
+        *("script", "runs", "models", "preprocess", "inception", "scores", "device"),
+        *("helper", "generate"),
+    },
 }
 
 
@@ -45,7 +57,7 @@ def test_imports_run_downhill():
 
 
 @pytest.mark.parametrize(
-    "name", ["script", "download", "helper", "cartoons", "preprocess"]
+    "name", ["script", "download", "helper", "cartoons", "preprocess", "scores"]
 )
 def test_what_workers_import_starts_without_keras(name):
     code = f"import sys, {name}; sys.exit('keras' in sys.modules)"

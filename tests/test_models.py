@@ -29,7 +29,7 @@ def judge_once(gan, real=None):
     fake = models.make_fakes(gan.generator, noise())
     real = some_pixels() if real is None else real
     labels = {"real": np.ones((BATCH, 1)), "fake": np.zeros((BATCH, 1))}
-    inputs = {"real": models.as_tensor(real), "fake": fake}
+    inputs = {"real": keras.ops.convert_to_tensor(real), "fake": fake}
     return gan.judge.train_on_batch(inputs, labels, return_dict=True)
 
 

@@ -1,4 +1,4 @@
-"""preprocess.py: pictures to one array on the disk, and the array to batches."""
+"""preprocess.py: pictures to one array on the disk."""
 
 import contextlib
 import hashlib
@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import zipfile
 from pathlib import Path
@@ -20,7 +19,7 @@ from PIL import Image
 import cartoons
 import helper
 import preprocess
-from preprocess import batches, check_enough, name_of, open_faces, prepare
+from preprocess import check_enough, name_of, open_faces, prepare
 from script import UserError
 
 SUITE = Path(__file__).parent.parent
@@ -526,167 +525,6 @@ def test_workers_do_not_import_the_script_that_was_started(faces):
     assert imported == "imported"
     assert made.startswith("Made data/faces-28.npy")
     assert (count, folder) == ("5", "data")
-
-
-# The array to batches
-
-
-def numbered(count, size=4):
-    """Faces (count, S, S, 3): red is the face's number, green 1, blue 2.
-
-    The left column is 255, so that mirroring shows, and so is the upper row's blue.
-    """
-    faces = np.empty((count, size, size, 3), np.uint8)
-    faces[..., 0] = np.arange(count, dtype=np.uint8)[:, None, None]
-    faces[..., 1:] = 1, 2
-    faces[:, :, 0] = 255
-    faces[:, 0, :, 2] = 255
-    return faces
-
-
-def orders(*arguments, **options):
-    """Return the number of each face in each batch."""
-    return [batch[:, 0, 1, 0].tolist() for batch in batches(*arguments, **options)]
-
-
-def test_an_epoch_shows_every_picture_once_but_those_that_fill_no_batch():
-    shown = orders(numbered(103), 10, seed=1, epoch=1)
-    assert [len(batch) for batch in shown] == [10] * 10
-    assert len({number for batch in shown for number in batch}) == 100
-
-
-def test_who_sits_an_epoch_out_changes_from_epoch_to_epoch():
-    faces = numbered(19)
-    absent = set()
-    for epoch in range(20):
-        absent |= set(range(19)) - {n for b in orders(faces, 10, 1, epoch) for n in b}
-    assert len(absent) > 15
-
-
-def test_batches_are_those_of_their_seed_and_epoch():
-    faces = numbered(64)
-    first = np.stack(list(batches(faces, 8, 1, 1)))
-    assert np.array_equal(first, np.stack(list(batches(faces, 8, 1, 1))))
-    assert orders(faces, 8, 1, 2) != orders(faces, 8, 1, 1)
-    assert orders(faces, 8, 2, 1) != orders(faces, 8, 1, 1)
-    assert orders(faces, 8, 1, 1) != orders(faces, 8, 1, 1)[::-1]
-
-
-def test_the_order_is_shuffled():
-    flat = [number for batch in orders(numbered(200), 10, 1, 1) for number in batch]
-    assert sum(np.diff(flat) == 1) < 10
-
-
-@pytest.mark.parametrize("start", [0, 1, 5, 8, 9])
-def test_starting_late_gives_the_batches_that_are_left(start):
-    faces = numbered(80)
-    whole = list(batches(faces, 10, 3, 2))
-    late = list(batches(faces, 10, 3, 2, start=start))
-    assert len(late) == len(whole[start:])
-    assert all(map(np.array_equal, late, whole[start:]))
-
-
-def test_how_far_is_read_ahead_changes_nothing(monkeypatch):
-    monkeypatch.setattr(preprocess, "BATCHES_AHEAD", 100)
-    far = list(batches(numbered(80), 10, 1, 1))
-    monkeypatch.setattr(preprocess, "BATCHES_AHEAD", 1)
-    near = list(batches(numbered(80), 10, 1, 1))
-    assert len(near) == len(far) == 8
-    assert all(map(np.array_equal, near, far))
-
-
-def test_what_is_skipped_is_not_read():
-    read = []
-
-    class Watched:
-        def __len__(self):
-            return 80
-
-        def __getitem__(self, index):
-            read.append(len(index))
-            return numbered(80)[index]
-
-    assert len(list(batches(Watched(), 10, 1, 1, start=6))) == 2
-    assert read == [10, 10]
-
-
-def test_half_of_the_faces_are_mirrored_and_none_is_harmed():
-    faces = numbered(250)
-    mirrored = 0
-    for epoch in range(4):
-        for batch in batches(faces, 10, 1, epoch):
-            for face in batch:
-                original = faces[face[0, 1, 0]]
-                is_mirrored = np.array_equal(face, original[:, ::-1])
-                assert is_mirrored or np.array_equal(face, original)
-                mirrored += is_mirrored
-    assert 420 < mirrored < 580
-
-
-def test_mirroring_differs_from_batch_to_batch_and_epoch_to_epoch():
-    patterns = {
-        (batch[:, 0, 0, 0] == 255).tobytes()
-        for epoch in range(3)
-        for batch in batches(numbered(200), 20, 1, epoch)
-    }
-    assert len(patterns) == 30
-
-
-def test_mirroring_can_be_left_out():
-    for batch in batches(numbered(60), 10, 1, 1, flip=False):
-        assert (batch[:, :, 0] == 255).all()
-        assert (batch[:, 1, 3] < 255).all()
-
-
-def test_batches_are_written_to_no_array_and_may_be_written_to(faces):
-    opened = open_faces(prepare("faces", 28, 0))
-    before = opened.tobytes()
-    for batch in batches(opened, 2, 1, 1):
-        assert batch.dtype == np.uint8
-        assert batch.shape == (2, 28, 28, 3)
-        batch[:] = 99
-    assert opened.tobytes() == before
-
-
-def test_a_fault_while_reading_ahead_reaches_the_reader():
-    class Broken:
-        def __len__(self):
-            return 80
-
-        def __getitem__(self, _):
-            raise OSError("the disk is gone")
-
-    with pytest.raises(OSError, match="the disk is gone"):
-        next(batches(Broken(), 10, 1, 1))
-
-
-def test_batches_that_are_left_early_end_their_thread():
-    before = threading.active_count()
-    feed = batches(numbered(200), 2, 1, 1)
-    next(feed)
-    assert threading.active_count() == before + 1
-    feed.close()
-    assert threading.active_count() == before
-
-
-def test_only_so_many_batches_are_read_ahead(monkeypatch):
-    monkeypatch.setattr(preprocess, "BATCHES_AHEAD", 3)
-    read = []
-
-    class Watched:
-        def __len__(self):
-            return 200
-
-        def __getitem__(self, index):
-            read.append(len(index))
-            return numbered(200)[index]
-
-    feed = batches(Watched(), 10, 1, 1)
-    next(feed)
-    wait_until(lambda: len(read) == 4)
-    next(feed)
-    feed.close()
-    assert len(read) <= 5
 
 
 def test_too_few_pictures_for_a_batch_is_an_error():

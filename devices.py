@@ -1,0 +1,165 @@
+"""What a run trains on: one device, or on JAX all those of all its processes.
+
+Several devices form one mesh. Every variable is on all of them, and every batch is cut
+along its faces; the compiler adds what they have to tell each other, so that batch
+normalization and the losses are those of the whole batch.
+"""
+
+import contextlib
+import io
+import json
+import os
+
+import numpy as np
+
+from models import keras
+from script import UserError
+
+
+class One:
+    """A single device. It says what there is to say for several, too."""
+
+    count = 1
+    is_first = True  # of several processes, the one that writes files
+    whole = None  # how JAX lays out what is on every device
+
+    def part(self, batch_size):
+        """Return the slice of each batch that this process has to bring."""
+        return slice(0, batch_size)
+
+    def hand_over(self, batches):
+        """Copy {name: (K, ...) array} to the device."""
+        return {name: keras.ops.convert_to_tensor(batches[name]) for name in batches}
+
+    def replicate(self, variables):
+        """Put every variable on all devices."""
+
+    def share(self, value):
+        """Return the JSON-able value that the first process gave."""
+        return value
+
+    def most(self, number):
+        """Return the largest of the whole numbers that the processes gave."""
+        return number
+
+    def one_voice(self):
+        """Return a context in which only the first process prints."""
+        silent = contextlib.redirect_stdout(io.StringIO())
+        return contextlib.nullcontext() if self.is_first else silent
+
+
+class Mesh(One):
+    """All devices of all processes, on JAX. Methods as One's."""
+
+    def __init__(self):
+        import jax
+        from jax.experimental import multihost_utils
+
+        self.jax, self.processes = jax, multihost_utils
+        self.count = jax.device_count()
+        self.is_first = jax.process_index() == 0
+        mesh = jax.make_mesh((self.count,), ("batch",))
+        self.whole = jax.NamedSharding(mesh, jax.P())
+        self.cut = jax.NamedSharding(mesh, jax.P(None, "batch"))
+
+    def part(self, batch_size):
+        share = batch_size // self.jax.process_count()
+        first = self.jax.process_index() * share
+        return slice(first, first + share)
+
+    def hand_over(self, batches):
+        return {
+            name: self.jax.make_array_from_process_local_data(
+                self.whole if array.ndim == 1 else self.cut, array
+            )
+            for name, array in batches.items()
+        }
+
+    def replicate(self, variables):
+        values = [np.asarray(variable.value) for variable in variables]
+        if self.jax.process_count() > 1:
+            values = self.processes.broadcast_one_to_all(values)
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(
+                self.jax.make_array_from_process_local_data(
+                    self.whole, np.asarray(value)
+                )
+            )
+
+    def share(self, value):
+        if self.jax.process_count() == 1:
+            return value
+        words = np.frombuffer(json.dumps(value).encode(), np.uint8)
+        length = int(self.processes.broadcast_one_to_all(np.int32(len(words))))
+        words = np.resize(words, length) if self.is_first else np.zeros(length, "uint8")
+        return json.loads(bytes(np.asarray(self.processes.broadcast_one_to_all(words))))
+
+    def most(self, number):
+        if self.jax.process_count() == 1:
+            return number
+        return int(self.processes.process_allgather(np.int32(number)).max())
+
+
+def join():
+    """Join the other processes of this run, if JAX_COORDINATOR_ADDRESS names a place.
+
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID say how many there are and which this one is,
+    where no cluster (Slurm, Open MPI) says so. To be called before JAX is used. Raises
+    UserError if they do not find each other.
+    """
+    if not os.environ.get("JAX_COORDINATOR_ADDRESS"):
+        return
+    if keras.backend.backend() != "jax":
+        raise UserError(
+            "JAX_COORDINATOR_ADDRESS is set, and training by several processes needs "
+            "JAX: KERAS_BACKEND=jax"
+        )
+    import jax
+
+    try:
+        numbers = {
+            option: int(os.environ[variable])
+            for option, variable in {
+                "num_processes": "JAX_NUM_PROCESSES",
+                "process_id": "JAX_PROCESS_ID",
+            }.items()
+            if variable in os.environ
+        }
+        jax.distributed.initialize(**numbers)
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise UserError(
+            f"The processes of this run did not join: {error} Each needs "
+            "JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and "
+            "JAX_PROCESS_ID."
+        ) from error
+
+
+def choose(which, batch_size):
+    """Return One or Mesh. which: "all" or "one".
+
+    Raises UserError if the devices cannot share a batch evenly.
+    """
+    if keras.backend.backend() != "jax":
+        return One()
+    import jax
+
+    if jax.process_count() == 1 and (which == "one" or jax.device_count() == 1):
+        return One()
+    count = jax.device_count()
+    if batch_size % count:
+        raise UserError(
+            f"A batch of {batch_size} faces cannot be shared evenly by {count} devices."
+            f" Try --batch-size {-(-batch_size // count) * count}, or --devices one."
+        )
+    return Mesh()
+
+
+def agree(devices, facts):
+    """Raise UserError if the processes of a run differ in the facts, a dict."""
+    others = devices.share(facts)
+    different = [name for name in facts if others[name] != facts[name]]
+    if devices.most(len(different)):
+        named = f"{different[0]} differs here" if different else "one differs"
+        raise UserError(
+            f"All processes of a run need the same constants and pictures: {named}."
+        )
