@@ -96,8 +96,7 @@ def _jax_gpu():
         return ""
     limit = (device.memory_stats() or {}).get("bytes_limit")
     memory = f", {limit / 2**30:.0f} GiB for JAX" if limit else ""
-    more = f", and {jax.device_count() - 1} more" if jax.device_count() > 1 else ""
-    return f"{device.platform.upper()}, {device.device_kind}{memory}{more}"
+    return f"{device.platform.upper()}, {device.device_kind}{memory}"
 
 
 def _torch_gpu():

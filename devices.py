@@ -9,6 +9,8 @@ import contextlib
 import io
 import json
 import os
+import sys
+import traceback
 
 import numpy as np
 
@@ -21,6 +23,7 @@ class One:
 
     count = 1
     is_first = True  # of several processes, the one that writes files
+    more = ""  # what the line on the device has to say besides
     whole = None  # how JAX lays out what is on every device
 
     def part(self, batch_size):
@@ -42,10 +45,9 @@ class One:
         """Return the largest of the whole numbers that the processes gave."""
         return number
 
-    def one_voice(self):
-        """Return a context in which only the first process prints."""
-        silent = contextlib.redirect_stdout(io.StringIO())
-        return contextlib.nullcontext() if self.is_first else silent
+    def together(self):
+        """Return a context for the whole of a run."""
+        return contextlib.nullcontext()
 
 
 class Mesh(One):
@@ -58,9 +60,27 @@ class Mesh(One):
         self.jax, self.processes = jax, multihost_utils
         self.count = jax.device_count()
         self.is_first = jax.process_index() == 0
+        self.more = f" {self.count} devices in {jax.process_count()} processes train."
         mesh = jax.make_mesh((self.count,), ("batch",))
         self.whole = jax.NamedSharding(mesh, jax.P())
         self.cut = jax.NamedSharding(mesh, jax.P(None, "batch"))
+
+    @contextlib.contextmanager
+    def together(self):
+        """Let only the first process print, and none wait for one that failed."""
+        silent = contextlib.redirect_stdout(io.StringIO())
+        try:
+            with contextlib.nullcontext() if self.is_first else silent:
+                yield
+        except BaseException as error:
+            if self.jax.process_count() == 1 or _is_agreed(error):
+                raise
+            # At the end JAX would wait minutes for the others, who wait for this one
+            if isinstance(error, UserError):
+                print(error, file=sys.stderr, flush=True)
+            else:
+                traceback.print_exc()
+            os._exit(1)
 
     def part(self, batch_size):
         share = batch_size // self.jax.process_count()
@@ -98,6 +118,11 @@ class Mesh(One):
         if self.jax.process_count() == 1:
             return number
         return int(self.processes.process_allgather(np.int32(number)).max())
+
+
+def _is_agreed(error):
+    """Tell whether all processes end in this way, as they do after Ctrl-C."""
+    return isinstance(error, SystemExit) and isinstance(error.code, int)
 
 
 def join():

@@ -91,8 +91,10 @@ def main(argv=None):
     devices.join()
     device = describe_device()
     ours = devices.choose(DEVICES, BATCH_SIZE)
-    with ours.one_voice():
-        print(f"Device    {device}\nBackend   {describe_backend()}", flush=True)
+    with ours.together():
+        print(
+            f"Device    {device}{ours.more}\nBackend   {describe_backend()}", flush=True
+        )
         folder = run_folder()
         before = begun_before(folder, constants) if ours.is_first else None
         pictures = prepare(DATA, IMAGE_SIZE, IMAGES)
@@ -242,6 +244,7 @@ def train_epoch(training, progress, stopping):
     always something to do.
     """
     bar = epoch_bar(training, progress)
+    per_epoch = len(training.faces) // BATCH_SIZE
     saved = began = time.monotonic()
     running = None
     with bar, contextlib.closing(batches_ahead(training, progress)) as ahead:
@@ -254,7 +257,7 @@ def train_epoch(training, progress, stopping):
             if due:
                 began = settle(running, progress, bar, began)
                 running = None
-            if due and bar.n < bar.total:
+            if due and progress["iteration"] < per_epoch:
                 save_checkpoint(training, progress)
                 began = saved = time.monotonic()
                 if stopping.signal:
@@ -389,6 +392,8 @@ def count(progress, scores):
 
 def show(bar, progress, scores):
     """Move an epoch's bar on, and tell the time left for the whole run."""
+    if bar.disable:
+        return
     bar.update(progress["iteration"] * BATCH_SIZE - bar.n)
     seconds = bar.format_dict["elapsed"] / (bar.n - bar.initial)  # for a picture
     epochs_left = EPOCHS - progress["epoch"]

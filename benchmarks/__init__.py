@@ -1,0 +1,1 @@
+"""How fast the suite is, side by side with what a user would pick instead."""

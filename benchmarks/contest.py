@@ -1,0 +1,119 @@
+"""Contestants take turns: one works, the others wait, round after round."""
+
+import contextlib
+import importlib.util
+import os
+import statistics
+import subprocess
+import sys
+from typing import NamedTuple
+
+import preprocess
+from benchmarks.workers import SUITE, Missing, Spec, Worker
+from script import UserError
+
+
+class Result(NamedTuple):
+    """What came out of the rounds of a contestant; rates are pictures a second."""
+
+    spec: Spec
+    rate: float  # the median
+    lowest: float
+    highest: float
+    facts: dict  # parameters, device, work
+    epoch_end: float = 0.0  # seconds that train.py takes between two epochs
+
+
+def compete(specs, rounds, epoch_ends=False):
+    """Let the contestants {name: Spec} take turns for so many rounds.
+
+    Returns {name: Result} and {name: reason} of those that cannot run here. With
+    `epoch_ends`, what train.py does at the end of an epoch is timed too.
+    """
+    with contextlib.ExitStack() as stack:
+        field = _Field(stack)
+        # All start at once, and warm up one after the other, as they will work
+        for name, spec in specs.items():
+            field.start(name, spec)
+        facts = field.ask_each("warm up")
+        answers = [field.ask_each("round", 0) for _ in range(rounds)]
+        ours = [name for name in specs if specs[name].contestant == "train.py"]
+        asked = ours if epoch_ends else ()
+        field.ask_each("finish", asked=asked)  # imports and compiles
+        ends = field.ask_each("finish", asked=asked)
+    results = {}
+    for name in field.workers:
+        rates = [
+            answer[name]["pictures"] / answer[name]["seconds"] for answer in answers
+        ]
+        span = (statistics.median(rates), min(rates), max(rates))
+        end = ends.get(name, {"seconds": 0.0})["seconds"]
+        results[name] = Result(specs[name], *span, facts[name], end)
+    return results, field.missing
+
+
+class _Field:
+    """The workers that run, and why the others do not."""
+
+    def __init__(self, stack):
+        self.stack, self.workers, self.missing = stack, {}, {}
+
+    def start(self, name, spec):
+        try:
+            self.workers[name] = Worker(spec)
+            self.stack.callback(self.workers[name].stop)
+        except Missing as reason:
+            self.missing[name] = str(reason)
+
+    def ask_each(self, *message, asked=None):
+        """Send a message to one after the other; return the answers {name: answer}."""
+        answers = {}
+        for name in list(self.workers):
+            if asked is None or name in asked:
+                try:
+                    answers[name] = self.workers[name].ask(*message)
+                except Missing as reason:
+                    self.missing[name] = str(reason)
+                    del self.workers[name]
+        return answers
+
+
+def memory_over(spec, calls, steps, readings=10):
+    """Return [(calls so far, MB of memory of its own)] of a contestant's process.
+
+    Raises Missing if it cannot run here.
+    """
+    with contextlib.ExitStack() as stack:
+        worker = Worker(spec)
+        stack.callback(worker.stop)
+        worker.ask("warm up")
+        share = -(-calls // readings)
+        return [
+            (number * share, worker.ask("round", share * steps)["memory"])
+            for number in range(1, readings + 1)
+        ]
+
+
+def draw_faces(folder, image_size, pictures):
+    """Make an array of cartoons in the folder, as train.py does; return its path."""
+    preprocess.FOLDER = folder
+    with contextlib.redirect_stdout(sys.stderr):
+        return str(preprocess.prepare("cartoons", image_size, pictures).path)
+
+
+def find_device(backend):
+    """Return describe_device()'s line. Raises UserError if the backend is missing."""
+    if not importlib.util.find_spec(backend):
+        raise UserError(
+            f"{backend} is not installed. KERAS_BACKEND names another backend: "
+            "KERAS_BACKEND=jax python -m benchmarks.training"
+        )
+    command = [sys.executable, "-c", "import device; print(device.describe_device())"]
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    asked = subprocess.run(
+        command, cwd=SUITE, env=environment, capture_output=True, text=True
+    )
+    if asked.returncode:
+        lines = asked.stderr.strip().splitlines() or ["no reason given"]
+        raise UserError(f"{backend} does not start: {lines[-1]}")
+    return asked.stdout.strip().splitlines()[-1]

@@ -1,0 +1,69 @@
+"""The loop of the tutorials: predict, one mixed batch, train_on_batch twice.
+
+The networks are models.py's. As tutorials do, D is frozen in the joint model by its
+`trainable` flag. In Keras 3 the flag counts when a model is first trained, and on JAX
+at each call; set once, before the joint model is compiled, it would stop D from
+learning at all. So it is set before each of the two steps, as some tutorials do.
+"""
+
+import numpy as np
+
+import device
+import models
+from benchmarks import tiny
+from benchmarks.workers import Contestant, faces_for
+from models import keras
+
+POOL = 2048  # pictures held in memory, scaled to float32 beforehand
+
+
+class Loop:
+    """Both networks and the joint model, compiled as in a tutorial."""
+
+    def __init__(self, image_size):
+        self.generator = models.build_generator("dcgan", image_size)
+        self.discriminator = models.build_discriminator("dcgan", image_size)
+        self.discriminator.compile(loss="binary_crossentropy", optimizer=_adam())
+        noise = keras.Input((models.LATENT,))
+        judged = self.discriminator(self.generator(noise))
+        self.joint = keras.Model(noise, judged)
+        self.joint.compile(loss="binary_crossentropy", optimizer=_adam())
+
+    def iterate(self, real):
+        """Train on real faces (B, S, S, 3) float32 in [-1, 1]; return both losses."""
+        batch = len(real)
+        fake = self.generator.predict(_noise(batch), verbose=0)
+        faces = np.concatenate([real, fake])
+        labels = np.concatenate([np.ones((batch, 1)), np.zeros((batch, 1))])
+        self.discriminator.trainable = True
+        d_loss = self.discriminator.train_on_batch(faces, labels)
+        self.discriminator.trainable = False
+        g_loss = self.joint.train_on_batch(_noise(batch), np.ones((batch, 1)))
+        return d_loss, g_loss
+
+
+def contestant(spec):
+    """Build the loop; a round takes its batches at random from faces in memory."""
+    tiny.register()
+    loop = Loop(spec.image_size)
+    faces = faces_for(spec, max(POOL, spec.batch)).astype("float32") / 127.5 - 1
+    random = np.random.default_rng(1)
+
+    def prepare(iterations):
+        def run():
+            for _ in range(iterations):
+                loop.iterate(faces[random.integers(0, len(faces), spec.batch)])
+
+        return run
+
+    networks = (loop.generator, loop.discriminator)
+    parameters = tuple(network.count_params() for network in networks)
+    return Contestant(prepare, 1, parameters, device.describe_device())
+
+
+def _adam():
+    return keras.optimizers.Adam(2e-4, beta_1=0.5)
+
+
+def _noise(batch):
+    return np.random.uniform(-1, 1, (batch, models.LATENT)).astype("float32")
