@@ -1,5 +1,6 @@
 """What the networks will run on: the GPU by name, or the CPU and why no GPU."""
 
+import functools
 import importlib.metadata
 import os
 import shutil
@@ -18,6 +19,7 @@ def describe_device():
     return f"CPU, {os.cpu_count()} cores. {_why_no_gpu()}"
 
 
+@functools.cache  # asking may start a process
 def has_gpu():
     """Tell whether the networks will run on a GPU (or another accelerator)."""
     with quiet_stderr():

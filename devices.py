@@ -184,7 +184,7 @@ def agree(devices, facts):
     others = devices.share(facts)
     different = [name for name in facts if others[name] != facts[name]]
     if devices.most(len(different)):
-        named = f"{different[0]} differs here" if different else "one differs"
+        named = f"{different[0]} differs here" if different else "another's differ"
         raise UserError(
             f"All processes of a run need the same constants and pictures: {named}."
         )

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-import generate
 import inception
 import models
 import preprocess
@@ -44,7 +43,7 @@ SHOWN = 10
 # Whose generators may not have real faces beside them: the suite's own
 WEIGHTS = Path(__file__).parent / "weights"
 
-# What random numbers are for: default_rng((SEED, this)); generate.py has the smaller
+# What random numbers are for: default_rng((SEED, this)); 1 to 8 are for other scripts
 FAKE, CHOICE, PAIRS, MMD = 9, 10, 11, 12
 
 # What reading a damaged file of features may raise
@@ -68,10 +67,10 @@ class Real(NamedTuple):
 
 def main(argv=None):
     options(sys.modules[__name__], argv)
-    folder = find_run()
+    folder = runs.choose(RUN)
     with quiet_stderr():  # the backend wakes up here, and tells all about it
         generator, about = runs.load_generator(folder)
-    print(f"{generate.describe(folder, about)}\nDevice    {describe_device()}")
+    print(f"{runs.describe(folder, about)}\nDevice    {describe_device()}")
     real = open_real(folder, about)
     network, refusal = open_network()
     fake = draw(generator, about["latent"])
@@ -84,13 +83,6 @@ def main(argv=None):
     save_nearest(folder, fake[:SHOWN], real.faces)
     if refusal:
         raise UserError(f"No FID, no KID. {refusal}")
-
-
-def find_run():
-    """Return the folder of the generator to score."""
-    if RUN:
-        return Path(RUN)
-    return runs.newest_run("runs") or Path(__file__).parent / generate.SHIPPED
 
 
 def open_real(folder, about):

@@ -26,19 +26,16 @@ COLUMNS = 5  # [1..] faces a row
 SCALE = 0  # [0..16] times each face is enlarged; 0: to about 128 pixels
 SINGLES = ""  # also write each face, at its own size, into this folder
 
-# The generator that came with the suite, beside this file
-SHIPPED = "weights/celeba-28"
-
 # What noise is for: default_rng((SEED, this)); train.py has the smaller numbers
 FACES = 8
 
 
 def main(argv=None):
     options(sys.modules[__name__], argv)
-    folder = find_run()
+    folder = runs.choose(RUN)
     with quiet_stderr():  # the backend wakes up here, and tells all about it
         generator, about = runs.load_generator(folder)
-    print(describe(folder, about))
+    print(runs.describe(folder, about))
     faces = models.draw(generator, noise(about["latent"]))
     size = about["image_size"]
     picture = grid(faces, COLUMNS, SCALE or max(1, round(128 / size)))
@@ -47,23 +44,6 @@ def main(argv=None):
     print(f"{COUNT} faces of {size} x {size} are in {OUT}.")
     if SINGLES:
         save_singles(faces)
-
-
-def find_run():
-    """Return the folder of the generator to draw with."""
-    if RUN:
-        return Path(RUN)
-    return runs.newest_run("runs") or Path(__file__).parent / SHIPPED
-
-
-def describe(folder, about):
-    """Say in a line or two which weights these are and what they were trained on."""
-    data = about["data"]
-    return (
-        f"Generator from {folder}: {about['network']}, {about['image_size']} x "
-        f"{about['image_size']}\nTrained on {data['count']:,} pictures of "
-        f"{data['name']} for {about['epochs']} epochs"
-    )
 
 
 def noise(latent):

@@ -29,6 +29,9 @@ GENERATOR = "generator.weights.h5"
 ABOUT = "generator.json"
 CONSTANTS = "constants.json"
 
+# The generator that came with the suite, beside this file
+SHIPPED = "weights/celeba-28"
+
 
 def save_generator(run, generator, about):
     """Write generator.weights.h5 and generator.json, `about` plus its checksum."""
@@ -96,6 +99,25 @@ def sweep(run):
             shutil.rmtree(part, ignore_errors=True)
         else:
             part.unlink(missing_ok=True)
+
+
+def choose(run):
+    """Return the folder of the generator that is meant: `run`, or if that is "" the
+    newest one in runs/, or else the one that came with the suite.
+    """
+    if run:
+        return Path(run)
+    return newest_run("runs") or Path(__file__).parent / SHIPPED
+
+
+def describe(folder, about):
+    """Say in a line or two which weights these are and what they were trained on."""
+    data = about["data"]
+    return (
+        f"Generator from {folder}: {about['network']}, {about['image_size']} x "
+        f"{about['image_size']}\nTrained on {data['count']:,} pictures of "
+        f"{data['name']} for {about['epochs']} epochs"
+    )
 
 
 def newest_run(folder):

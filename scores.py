@@ -88,6 +88,18 @@ def mmd(real, fake):
     return _mmd(real, fake, kernel)[0]
 
 
+def diversity(faces):
+    """Return the mean distance between two of the faces (n, S, S, 3) uint8.
+
+    Root mean square over pixels and channels, in 0 .. 255. It falls when the samples
+    grow alike. A single face has 0.
+    """
+    flat = faces.reshape(len(faces), -1).astype("float64")
+    between = squared_distances(flat, flat) / flat.shape[1]
+    pairs = len(faces) * (len(faces) - 1)
+    return float(np.sqrt(between).sum() / max(pairs, 1))
+
+
 def squared_distances(x, y):
     """Return the squared distances (n, m) of the rows of x (n, d) to those of y."""
     between = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * (x @ y.T)

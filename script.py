@@ -54,7 +54,7 @@ def options(module, argv=None):
     """
     constants = _constants(module)
     parser = _Parser(
-        prog=Path(module.__file__).name,
+        prog=_command(module),
         description=module.__doc__,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -70,7 +70,9 @@ def options(module, argv=None):
         if fault and value is not default:
             parser.error(f"{_flag(name)} {value}: {fault}")
         if fault:
-            raise UserError(f"{name} = {value!r} in {parser.prog}: {fault}.")
+            raise UserError(
+                f"{name} = {value!r} in {Path(module.__file__).name}: {fault}."
+            )
         setattr(module, name, value)
     return current(module)
 
@@ -83,7 +85,16 @@ def current(module):
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
         stop = "" if message.endswith("?") else "."
-        self.exit(2, f"{self.prog}: {message}{stop} See python {self.prog} --help\n")
+        name = self.prog.removeprefix("python ").removeprefix("-m ")
+        self.exit(2, f"{name}: {message}{stop} See {self.prog} --help\n")
+
+
+def _command(module):
+    """Return the command that runs a script, or a module of a package."""
+    spec = getattr(module, "__spec__", None)
+    if spec is not None and "." in spec.name:
+        return f"python -m {spec.name}"
+    return f"python {Path(module.__file__).name}"
 
 
 def _constants(module):

@@ -5,7 +5,6 @@ checkpoint and the generator in the run folder. Ctrl-C stops, the same command g
 """
 
 import contextlib
-import math
 import os
 import shlex
 import sys
@@ -31,7 +30,9 @@ from preprocess import (
     open_faces,
     prepare,
 )
-from script import Bar, Stopping, UserError, current, options, run, write_json
+from progress import EpochBar, end_epoch, first, settle
+from scores import diversity
+from script import Stopping, UserError, current, options, run, write_json
 
 # What to learn from
 DATA = "celeba"  # "celeba", "cartoons", or a folder, a .zip, a folder of .zips
@@ -66,8 +67,14 @@ SAMPLES = 40  # [1..] faces on the sheet of each epoch
 CHECKPOINT_MINUTES = 10.0  # (0..] between checkpoints, besides the one of each epoch
 KEEP_CHECKPOINTS = 2  # [1..] newest checkpoints that stay in the run folder
 
-# Constants that may change when a run is continued
-FREE = ("DATA", "EPOCHS", "RUN", "DEVICES", "CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS")
+# Constants that may change when a run is continued: they change its rounding at most
+FREE = (
+    *("DATA", "EPOCHS", "RUN", "STEPS_PER_CALL", "DEVICES"),
+    *("CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS"),
+)
+
+# Constants that may differ between the processes of a run
+OWN = ("DATA", "RUN", "CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS")
 
 # What each stream of random numbers is for; 1 and 2 are feed.py's
 D_NOISE, G_NOISE, LABELS, SHEET, REFERENCE = 3, 4, 5, 6, 7
@@ -105,7 +112,8 @@ def main(argv=None):
             "count": pictures.count,
             "checksum": checksum_of(pictures),
         }
-        devices.agree(ours, {**constants, **begun_with})
+        alike = {name: constants[name] for name in constants if name not in OWN}
+        devices.agree(ours, {**alike, **begun_with})
         runs.compare(folder, before and before["begun_with"], begun_with)
         gan = build(begun_with["precision"])
         describe(gan, pictures, folder, begun_with["precision"])
@@ -114,7 +122,7 @@ def main(argv=None):
                 about = {"constants": constants, "begun_with": begun_with}
                 about |= {"device": device, **runs.versions()}
                 write_json(folder / runs.CONSTANTS, about)
-            progress = continued(gan, folder, ours) or first_progress()
+            progress = continued(gan, folder, ours) or first()
             train(gan, ours, pictures, folder, progress)
 
 
@@ -174,19 +182,6 @@ def describe(gan, pictures, folder, precision):
     print(*lines, sep="\n", flush=True)
 
 
-def first_progress():
-    """Return how far a new run is: epoch and iteration to do next, sums, log rows."""
-    return {
-        "epoch": 1,
-        "iteration": 0,  # within the epoch
-        "iterations": 0,  # of the whole run
-        "seconds": 0.0,  # of the epoch so far
-        "waited": 0.0,  # seconds of these that passed waiting for pictures
-        "sums": {},  # of the epoch's scores so far
-        "rows": [],  # of the log
-    }
-
-
 def train(gan, ours, pictures, folder, progress):
     """Run the epochs that `progress` leaves to do; Ctrl-C saves and exits with 130."""
     if progress["epoch"] > EPOCHS:
@@ -243,37 +238,27 @@ def train_epoch(training, progress, stopping):
     A call's scores are read when the next call is under way, so that the device has
     always something to do.
     """
-    bar = epoch_bar(training, progress)
     per_epoch = len(training.faces) // BATCH_SIZE
+    silent = not training.devices.is_first
+    bar = EpochBar(progress, EPOCHS, per_epoch, BATCH_SIZE, disable=silent)
     saved = began = time.monotonic()
     running = None
     with bar, contextlib.closing(batches_ahead(training, progress)) as ahead:
         while (batches := next(ahead, None)) is not None:
             progress["waited"] += time.monotonic() - began
             after, running = running, training.call(batches)
-            began = settle(after, progress, bar, began)
+            began = settle(progress, after, bar, began)
             stopping.signal = training.devices.most(stopping.signal)
             due = stopping.signal or began - saved > CHECKPOINT_MINUTES * 60
             if due:
-                began = settle(running, progress, bar, began)
+                began = settle(progress, running, bar, began)
                 running = None
             if due and progress["iteration"] < per_epoch:
                 save_checkpoint(training, progress)
                 began = saved = time.monotonic()
                 if stopping.signal:
                     stopping.exit(saved_at(progress))
-        settle(running, progress, bar, began)
-
-
-def epoch_bar(training, progress):
-    """Make the progress bar of what is left of an epoch, in pictures."""
-    return Bar(
-        total=len(training.faces) // BATCH_SIZE * BATCH_SIZE,
-        initial=progress["iteration"] * BATCH_SIZE,
-        desc=f"Epoch {progress['epoch']}/{EPOCHS}",
-        unit=" pictures",
-        disable=not training.devices.is_first,
-    )
+        settle(progress, running, bar, began)
 
 
 def batches_ahead(training, progress):
@@ -363,48 +348,6 @@ def labels(epoch, iteration):
     return {"real_label": real, "fake_label": fake}
 
 
-def settle(scores, progress, bar, began):
-    """Wait for a call's scores, add them to `progress`, show them; return the time.
-
-    scores: {name: (K,)}, or None if there was no call. Seconds count from `began`.
-    """
-    if scores is not None:
-        count(progress, {name: np.asarray(row) for name, row in scores.items()})
-        show(bar, progress, {name: float(row[-1]) for name, row in scores.items()})
-    now = time.monotonic()
-    progress["seconds"] += now - began
-    return now
-
-
-def count(progress, scores):
-    """Add a call's scores {name: (K,)} to `progress`.
-
-    Raises FloatingPointError if one is not finite.
-    """
-    for values in zip(*scores.values(), strict=True):
-        for name, value in zip(scores, map(float, values), strict=True):
-            if not math.isfinite(value):
-                raise FloatingPointError(f"{name} is {value}")
-            progress["sums"][name] = progress["sums"].get(name, 0.0) + value
-        progress["iteration"] += 1
-        progress["iterations"] += 1
-
-
-def show(bar, progress, scores):
-    """Move an epoch's bar on, and tell the time left for the whole run."""
-    if bar.disable:
-        return
-    bar.update(progress["iteration"] * BATCH_SIZE - bar.n)
-    seconds = bar.format_dict["elapsed"] / (bar.n - bar.initial)  # for a picture
-    epochs_left = EPOCHS - progress["epoch"]
-    left = seconds * (bar.total - bar.n + bar.total * epochs_left)
-    bar.set_postfix_str(
-        f"D {scores['d_loss']:.3f}, G {scores['g_loss']:.3f}, "
-        f"run {Bar.format_interval(left)} left",
-        refresh=False,
-    )
-
-
 def save_checkpoint(training, progress):
     """Save a checkpoint, if this process is the one that does."""
     if training.devices.is_first:
@@ -418,22 +361,9 @@ def finish_epoch(training, progress):
     """
     checkpoints.finite_arrays(training.gan)
     sheet = models.draw(training.gan.average, sheet_noise())
-    reference = training.reference
-    epoch, iterations = progress["epoch"], progress["iteration"]
-    row = {"epoch": epoch}
-    row |= {name: sum_ / iterations for name, sum_ in progress["sums"].items()}
-    row["diversity"] = diversity(sheet) / reference if reference else 0.0
-    row["pictures_per_second"] = iterations * BATCH_SIZE / progress["seconds"]
-    row["seconds"] = progress["seconds"]
-    row["waiting_share"] = progress["waited"] / progress["seconds"]
-    progress |= {
-        "epoch": epoch + 1,
-        "iteration": 0,
-        "seconds": 0.0,
-        "waited": 0.0,
-        "sums": {},
-        "rows": [*progress["rows"], row],
-    }
+    epoch, reference = progress["epoch"], training.reference
+    varied = diversity(sheet) / reference if reference else 0.0
+    end_epoch(progress, BATCH_SIZE, diversity=varied)
     if not training.devices.is_first:
         return
     folder, about = training.folder, about_generator(training.pictures, progress)
@@ -474,19 +404,6 @@ def some_of(faces):
     """Pick up to 200 of the real faces (N, S, S, 3) uint8."""
     random = np.random.default_rng((SEED, REFERENCE))
     return faces[np.sort(random.permutation(len(faces))[:200])]
-
-
-def diversity(faces):
-    """Return the mean distance between two of the faces (n, S, S, 3) uint8.
-
-    Root mean square over pixels and channels, in 0 .. 255. It falls when the samples
-    grow alike. A single face has 0.
-    """
-    flat = faces.reshape(len(faces), -1).astype("float64")
-    squares = (flat**2).sum(1)
-    between = squares[:, None] + squares - 2 * flat @ flat.T
-    pairs = len(faces) * (len(faces) - 1)
-    return float(np.sqrt(between.clip(0) / flat.shape[1]).sum() / max(pairs, 1))
 
 
 def saved_at(progress):

@@ -15,18 +15,19 @@ import train
 from benchmarks import operations, tiny
 from benchmarks.workers import Contestant, faces_for
 from preprocess import Prepared
+from progress import first
 
 
 def through_train(spec):
     """Train as train.py does: reading, logging, bar and all, an epoch a round."""
     training = _training(spec)
-    progress = train.first_progress()
+    progress = first()
 
     def prepare(iterations):
         faces = _on_disk(spec, iterations * spec.batch)
 
         def run():
-            progress.update(train.first_progress())
+            progress.update(first())
             stopping = types.SimpleNamespace(signal=0)
             train.train_epoch(training._replace(faces=faces), progress, stopping)
 
@@ -42,7 +43,7 @@ def ceiling(spec):
     """Train on batches that lie on the device already, and read or log nothing."""
     training = _training(spec)
     faces = faces_for(spec, spec.batch * train.steps_per_call())
-    ahead = train.batches_ahead(training._replace(faces=faces), train.first_progress())
+    ahead = train.batches_ahead(training._replace(faces=faces), first())
     batches = next(ahead)
     ahead.close()
 

@@ -48,8 +48,8 @@ def finish(process, code=0):
     return out, error
 
 
-def processes(folder, count, *options):
-    """Start `count` processes of one run, on this machine."""
+def processes(folder, count, *options, differ=()):
+    """Start `count` processes of one run, on this machine; `differ` is for the last."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -58,6 +58,7 @@ def processes(folder, count, *options):
             folder(number),
             1,
             *options,
+            *(differ if number == count - 1 else ()),
             JAX_COORDINATOR_ADDRESS=address,
             JAX_NUM_PROCESSES=str(count),
             JAX_PROCESS_ID=str(number),
@@ -116,3 +117,15 @@ def test_two_processes_train_and_continue_as_one_device_does(alone, tmp_path):
     )
     assert (folder(0) / "two" / "samples" / "epoch-002.png").exists()
     assert not (folder(1) / "two").exists()
+
+
+def test_processes_that_differ_are_refused(tmp_path):
+    def folder(number):
+        (tmp_path / str(number)).mkdir()
+        return tmp_path / str(number)
+
+    first, second = processes(folder, 2, "--run", "x", differ=("--seed", "2"))
+    message = "All processes of a run need the same constants and pictures: "
+    assert f"{message}another's differ." in finish(first, code=1)[1]
+    assert f"{message}SEED differs here." in finish(second, code=1)[1]
+    assert not (tmp_path / "0" / "x").exists()

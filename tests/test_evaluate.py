@@ -10,7 +10,6 @@ from PIL import Image
 from test_inception import HOSTILE, faces, write_old, write_state_dict
 
 import evaluate
-import generate
 import inception
 import models
 import preprocess
@@ -331,7 +330,7 @@ def test_where_metrics_cannot_be_written_the_table_is_printed(capsys):
 
 def test_real_faces_never_go_among_the_suites_weights(capsys, monkeypatch, here):
     save("weights/shipped")
-    monkeypatch.setattr(generate, "SHIPPED", str(here / "weights/shipped"))
+    monkeypatch.setattr(runs, "SHIPPED", str(here / "weights/shipped"))
     evaluate.main(["--network", "none"])
     assert Path("nearest.png").exists()
     assert list(Path("weights").rglob("*.png")) == []

@@ -15,7 +15,7 @@ import runs
 from script import current
 
 SUITE = Path(__file__).parent.parent
-SHIPPED = SUITE / generate.SHIPPED
+SHIPPED = SUITE / runs.SHIPPED
 ABOUT = {
     "network": "dcgan",
     "image_size": 28,

@@ -23,19 +23,20 @@ MAP = {
     "device": {"script", "models"},
     "devices": {"script", "models"},
     "feed": set(),
+    "progress": {"script"},
     "fuse": {"models", "device"},
     "runs": {"script", "helper", "models"},
     "checkpoints": {"script"},
     "train": {
         *("script", "models", "device", "devices", "preprocess", "checkpoints", "runs"),
-        *("feed", "fuse"),
+        *("feed", "fuse", "progress", "scores"),
     },
     "generate": {"script", "helper", "models", "runs"},
     "scores": set(),
     "inception": {"script", "download", "models"},
     "evaluate": {
         *("script", "runs", "models", "preprocess", "inception", "scores", "device"),
-        *("helper", "generate"),
+        "helper",
     },
 }
 

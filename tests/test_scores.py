@@ -234,3 +234,11 @@ def test_sets_that_cannot_be_compared_are_refused():
         scores.kid(features(9), features(1))
     with pytest.raises(ValueError, match="3 are too few to compare: 4"):
         scores.precision_recall(features(9), features(3))
+
+
+def test_diversity_is_the_mean_distance_of_two_faces():
+    faces = np.zeros((3, 2, 2, 3), "uint8")
+    faces[2] = 30
+    # Of the three pairs one is equal and two are 30 apart at every pixel
+    assert scores.diversity(faces) == pytest.approx(20)
+    assert scores.diversity(faces[:1]) == 0

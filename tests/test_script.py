@@ -74,6 +74,18 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(module, capsys, given, messa
     assert module.EPOCHS == 25
 
 
+def test_a_wrong_option_names_the_command_that_helps(module, capsys):
+    def told():
+        with pytest.raises(SystemExit):
+            script.options(module, ["stray"])
+        return capsys.readouterr().err
+
+    assert told().endswith("stray. See python toy.py --help\n")
+    module.__spec__ = types.SimpleNamespace(name="toys.toy")
+    assert told().startswith("toys.toy: ")
+    assert told().endswith("stray. See python -m toys.toy --help\n")
+
+
 def test_a_wrong_constant_in_the_file_is_refused_too(module):
     module.EPOCHS = 0
     message = r"EPOCHS = 0 in toy.py: must be at least 1\."

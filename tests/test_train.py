@@ -17,6 +17,7 @@ import models
 import preprocess
 import runs
 import train
+from progress import first
 from script import current
 
 TINY = {
@@ -300,7 +301,7 @@ def poison(folder):
 def test_weights_that_are_not_finite_are_not_saved(gan, tiny):
     gan.generator.weights[0].assign(np.full(gan.generator.weights[0].shape, np.inf))
     with pytest.raises(FloatingPointError):
-        checkpoints.save("runs/x", gan, train.first_progress(), 2)
+        checkpoints.save("runs/x", gan, first(), 2)
     assert checkpoints.folders("runs/x") == []
 
 
@@ -308,7 +309,7 @@ def test_only_the_newest_checkpoints_are_kept(gan, tiny):
     mine = tiny / "runs" / "x" / "checkpoint-best"
     mine.mkdir(parents=True)
     for iterations in (1, 2, 999_999, 1_000_000):
-        progress = {**train.first_progress(), "iterations": iterations}
+        progress = {**first(), "iterations": iterations}
         checkpoints.save("runs/x", gan, progress, 2)
     kept = [path.name for path in checkpoints.folders("runs/x")]
     assert kept == ["checkpoint-999999", "checkpoint-1000000"]
@@ -317,7 +318,7 @@ def test_only_the_newest_checkpoints_are_kept(gan, tiny):
 
 def test_a_damaged_checkpoint_does_not_push_out_a_good_one(gan, tiny):
     def save(iterations):
-        progress = {**train.first_progress(), "iterations": iterations}
+        progress = {**first(), "iterations": iterations}
         checkpoints.save("runs/x", gan, progress, 1000 if iterations < 7 else 1)
 
     save(5)
@@ -447,14 +448,6 @@ def test_flipping_swaps_the_given_share_of_labels(tiny, monkeypatch):
     assert np.mean(labels["fake_label"] == 1) == pytest.approx(0.25, abs=0.03)
     assert (train.labels(1, 0)["real_label"] == labels["real_label"]).all()
     assert (train.labels(1, 1)["real_label"] != labels["real_label"]).any()
-
-
-def test_diversity_is_the_mean_distance_of_two_faces():
-    faces = np.zeros((3, 2, 2, 3), "uint8")
-    faces[2] = 30
-    # Of the three pairs one is equal and two are 30 apart at every pixel
-    assert train.diversity(faces) == pytest.approx(20)
-    assert train.diversity(faces[:1]) == 0
 
 
 @pytest.mark.parametrize(
