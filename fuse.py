@@ -133,6 +133,8 @@ def _jax(gan, step, whole):
 
 
 def _torch(gan, step):
+    # torch.compile of the step took a minute to begin and then 10 % longer: Keras'
+    # layers make it compile again and again until it gives up
     import torch
 
     def call(batches):

@@ -114,9 +114,10 @@ def rates(bench):
             bench.page(f"\n## {size} x {size}, batch {batch}\n")
             names = chosen(CONTESTANTS, BUILDERS, "--contestants")
             specs = {name: bench.spec(name, size, batch) for name in names}
-            if "PyTorch compiled" in specs:
-                half = specs["PyTorch compiled"]._replace(precision="bfloat16")
-                specs["PyTorch compiled, bfloat16"] = half
+            for name in ("train.py", "PyTorch compiled"):
+                if name in specs:
+                    half = specs[name]._replace(precision="bfloat16")
+                    specs[f"{name}, bfloat16"] = half
             results, missing = contest.compete(specs, ROUNDS)
             report.rates(bench.page, results)
             bench.page.left_out(missing)
