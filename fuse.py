@@ -24,7 +24,7 @@ def plain(gan, step):
         return model.train_on_batch(x, y, return_dict=True)
 
     def call(batches):
-        return _stacked(np.stack, [step(gan, b, train) for b in _unstacked(batches)])
+        return _stacked(np.stack, [step(gan, b, train) for b in unstacked(batches)])
 
     return call
 
@@ -138,14 +138,14 @@ def _torch(gan, step):
     import torch
 
     def call(batches):
-        scores = [step(gan, batch, _train_step) for batch in _unstacked(batches)]
+        scores = [step(gan, batch, _train_step) for batch in unstacked(batches)]
         with torch.no_grad():
             return _stacked(torch.stack, scores)
 
     return call
 
 
-def _unstacked(batches):
+def unstacked(batches):
     """Yield K dicts of one iteration each."""
     for k in range(len(next(iter(batches.values())))):
         yield {name: batches[name][k] for name in batches}

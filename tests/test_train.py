@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 import checkpoints
+import devices
+import feed
 import fuse
 import models
 import preprocess
@@ -425,6 +427,50 @@ def test_noise_is_fresh_in_every_step_and_the_same_in_every_run(tiny, monkeypatc
     assert first[0].dtype == np.float32
     assert -1 <= first[0].min() < -0.95
     assert 0.95 < first[0].max() <= 1
+
+
+def test_half_of_the_faces_are_mirrored_unless_flip_is_off(tiny, monkeypatch):
+    def mirrored():
+        return np.stack([train.chance(1, n, 100)["mirrored"] for n in range(100)])
+
+    assert mirrored().shape == (100, 8)
+    assert 0.4 < mirrored().mean() < 0.6
+    monkeypatch.setattr(train, "FLIP", False)
+    assert not mirrored().any()
+
+
+def test_calls_get_the_batches_that_are_left_of_an_epoch(tiny, monkeypatch):
+    monkeypatch.setattr(train, "STEPS_PER_CALL", 2)
+    faces = np.arange(43, dtype="uint8")[:, None, None, None].repeat(28 * 28 * 3, 1)
+    faces = faces.reshape(43, 28, 28, 3)
+    training = train.Training(None, None, devices.One(), None, faces, None, 1.0)
+
+    def batches(epoch, iteration):
+        place = {**first(), "epoch": epoch, "iteration": iteration}
+        calls = list(train.batches_ahead(training, place))
+        rows = [fuse.unstacked(call) for call in calls]
+        sizes = [len(call["real"]) for call in calls]
+        return sizes, [batch for row in rows for batch in row]
+
+    sizes, whole = batches(2, 0)
+    assert sizes == [2, 2, 1]
+    order = feed.order(43, 8, train.SEED, 2)
+    for iteration, batch in enumerate(whole):
+        shown = np.asarray(batch["real"])
+        assert shown.shape == (8, 28, 28, 3)
+        assert shown[:, 0, 0, 0].tolist() == order[iteration].tolist()
+        expected = train.chance(2, iteration, 5)
+        assert set(batch) == {"real", *expected}
+        for name, array in expected.items():
+            np.testing.assert_array_equal(batch[name], array)
+        updates = 5 + iteration + 1  # of the whole run
+        decay = models.average_decay(updates, train.AVERAGE_DECAY)
+        assert float(batch["decay"]) == pytest.approx(decay)
+    sizes, late = batches(2, 3)
+    assert sizes == [1, 1]
+    for batch, other in zip(late, whole[3:], strict=True):
+        for name in batch:
+            np.testing.assert_array_equal(batch[name], other[name])
 
 
 @pytest.mark.parametrize(
