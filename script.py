@@ -277,10 +277,10 @@ class Stopping:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def exit(self, message):
+    def exit(self, message, number):
         """End the program as the signal would have, with `message` on stderr."""
         print(f"\n{message}", file=sys.stderr)
-        raise SystemExit(128 + self.signal)
+        raise SystemExit(128 + number)
 
 
 class Bar(tqdm):

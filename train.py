@@ -203,8 +203,9 @@ def train(gan, ours, pictures, folder, progress):
             while progress["epoch"] <= EPOCHS:
                 train_epoch(training, progress, stopping)
                 finish_epoch(training, progress)
-                if stopping.signal and progress["epoch"] <= EPOCHS:
-                    stopping.exit(saved_at(progress))
+                signal = ours.most(stopping.signal)
+                if signal and progress["epoch"] <= EPOCHS:
+                    stopping.exit(saved_at(progress), signal)
     except FloatingPointError as error:
         raise UserError(diverged(error, folder, progress)) from error
     except Exception as error:
@@ -248,16 +249,16 @@ def train_epoch(training, progress, stopping):
             progress["waited"] += time.monotonic() - began
             after, running = running, training.call(batches)
             began = settle(progress, after, bar, began)
-            stopping.signal = training.devices.most(stopping.signal)
-            due = stopping.signal or began - saved > CHECKPOINT_MINUTES * 60
+            signal = training.devices.most(stopping.signal)
+            due = signal or began - saved > CHECKPOINT_MINUTES * 60
             if due:
                 began = settle(progress, running, bar, began)
                 running = None
             if due and progress["iteration"] < per_epoch:
                 save_checkpoint(training, progress)
                 began = saved = time.monotonic()
-                if stopping.signal:
-                    stopping.exit(saved_at(progress))
+                if signal:
+                    stopping.exit(saved_at(progress), signal)
         settle(progress, running, bar, began)
 
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +131,19 @@ def test_processes_that_differ_are_refused(tmp_path):
     assert f"{message}another's differ." in finish(first, code=1)[1]
     assert f"{message}SEED differs here." in finish(second, code=1)[1]
     assert not (tmp_path / "0" / "x").exists()
+
+
+def test_ctrl_c_to_one_process_stops_and_saves_all(tmp_path):
+    def folder(number):
+        (tmp_path / str(number)).mkdir()
+        return tmp_path / str(number)
+
+    both = processes(folder, 2, "--epochs", "1000", "--run", "x")
+    end = time.monotonic() + 200
+    while not (tmp_path / "0" / "x" / "checkpoint-000003").exists():
+        assert both[0].poll() is None, both[0].communicate()
+        assert time.monotonic() < end
+    both[1].send_signal(signal.SIGINT)
+    for process in both:
+        assert "Stopped and saved before epoch" in finish(process, code=130)[1]
+    assert checkpoints.folders(tmp_path / "0" / "x")
