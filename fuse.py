@@ -95,7 +95,7 @@ def _train_step(model, x, y):
 def _jax(gan, step, whole):
     import jax
 
-    variables = variables_of(gan)
+    variables, names = variables_of(gan), []
 
     def train(model, x, y):
         model.reset_metrics()
@@ -116,6 +116,7 @@ def _jax(gan, step, whole):
         mapping = list(zip(variables, values, strict=True))
         with keras.StatelessScope(state_mapping=mapping) as scope:
             scores = step(gan, batch, train)
+        names[:] = scores  # JAX sorts what it returns
         return [scope.get_current_value(variable) for variable in variables], scores
 
     def scan(values, batches):
@@ -127,7 +128,7 @@ def _jax(gan, step, whole):
         values, scores = run([variable.value for variable in variables], batches)
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-        return scores
+        return {name: scores[name] for name in names}
 
     return call
 

@@ -75,7 +75,7 @@ def test_fused_and_plain_train_to_the_same_weights(constants, smooth):
     for start, count in ((0, 12), (12, 8)):
         expected = one_by_one(some_batches(count, start))
         scores = at_once(some_batches(count, start))
-        assert scores.keys() == expected.keys()
+        assert list(scores) == list(expected)
         for name in expected:
             assert np.asarray(scores[name]).shape == (count,)
             np.testing.assert_allclose(scores[name], expected[name], atol=1e-5)

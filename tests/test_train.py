@@ -29,10 +29,12 @@ TINY = {
     "BATCH_SIZE": 8,
     "EPOCHS": 2,
     "SAMPLES": 20,
+    "STEPS_PER_CALL": 5,  # an epoch
     "RUN": "runs/tiny",
 }
 
-LONGER = {**TINY, "IMAGES": 80, "EPOCHS": 4}  # to be stopped in its second epoch
+# To be stopped in its second epoch, whose last call is a shorter one
+LONGER = {**TINY, "IMAGES": 80, "EPOCHS": 4, "STEPS_PER_CALL": 4}
 
 
 @pytest.fixture(scope="session")
