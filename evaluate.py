@@ -25,6 +25,7 @@ from script import Bar, UserError, options, quiet_stderr, run, write_json, write
 
 # Which generator, and against which faces
 RUN = ""  # a run folder; empty: the newest in runs/, or else the one in weights/
+WHICH = "best"  # {best, last} of a run: by the score of each epoch, or of the last one
 DATA = ""  # real faces, as train.py's DATA; empty: those that it was trained on
 
 # How many. FID means little below 10000, KID serves from 1000 up
@@ -69,7 +70,7 @@ def main(argv=None):
     options(sys.modules[__name__], argv)
     folder = runs.choose(RUN)
     with quiet_stderr():  # the backend wakes up here, and tells all about it
-        generator, about = runs.load_generator(folder)
+        generator, about = runs.load_generator(folder, WHICH)
     print(f"{runs.describe(folder, about)}\nDevice    {describe_device()}")
     real = open_real(folder, about)
     network, refusal = open_network()

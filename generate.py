@@ -15,6 +15,7 @@ from script import options, quiet_stderr, run, write_whole
 
 # Which generator
 RUN = ""  # a run folder; empty: the newest in runs/, or else the one in weights/
+WHICH = "best"  # {best, last} of a run: by the score of each epoch, or of the last one
 
 # Which faces
 COUNT = 10  # [1..100000] faces to draw
@@ -34,7 +35,7 @@ def main(argv=None):
     options(sys.modules[__name__], argv)
     folder = runs.choose(RUN)
     with quiet_stderr():  # the backend wakes up here, and tells all about it
-        generator, about = runs.load_generator(folder)
+        generator, about = runs.load_generator(folder, WHICH)
     print(runs.describe(folder, about))
     faces = models.draw(generator, noise(about["latent"]))
     size = about["image_size"]

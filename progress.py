@@ -8,12 +8,15 @@ import time
 
 import numpy as np
 
+from alarms import alarms
 from script import Bar
 
 
 def first():
-    """Return how far a new run is: epoch and iteration to do next, sums, log rows."""
-    return {"epoch": 1, "iterations": 0, "rows": [], **_new_epoch()}
+    """Return how far a new run is: epoch and iteration to do next, sums, log rows, and
+    the {"epoch", "score"} of its best generator, if one is scored.
+    """
+    return {"epoch": 1, "iterations": 0, "rows": [], "best": None, **_new_epoch()}
 
 
 def _new_epoch():
@@ -55,9 +58,11 @@ def add(progress, scores):
 
 
 def end_epoch(progress, batch_size, **more):
-    """Add the epoch's row, with `more` in it, to the log; go on to the next epoch."""
+    """Add the epoch's row, with `more` and its alarms in it, to the log; go on to the
+    next epoch.
+    """
     iterations, seconds = progress["iteration"], progress["seconds"]
-    row = {"epoch": progress["epoch"]}
+    row = {"epoch": progress["epoch"], "iterations": progress["iterations"]}
     row |= {name: sum_ / iterations for name, sum_ in progress["sums"].items()}
     row |= {
         **more,
@@ -65,6 +70,7 @@ def end_epoch(progress, batch_size, **more):
         "seconds": seconds,
         "waiting_share": progress["waited"] / seconds,
     }
+    row["alarm"] = "; ".join(alarms([*progress["rows"], row]))
     rows = [*progress["rows"], row]
     progress |= {"epoch": progress["epoch"] + 1, "rows": rows, **_new_epoch()}
 

@@ -29,51 +29,75 @@ GENERATOR = "generator.weights.h5"
 ABOUT = "generator.json"
 CONSTANTS = "constants.json"
 
+# The generators of a run: the best by its score, and the last
+NAMES = {"best": "generator", "last": "generator-last"}
+
 # The generator that came with the suite, beside this file
 SHIPPED = "weights/celeba-28"
 
 
-def save_generator(run, generator, about):
-    """Write generator.weights.h5 and generator.json, `about` plus its checksum."""
-    path = Path(run) / GENERATOR
-    with write_whole(path) as part:
+def save_generator(run, generator, about, which="best"):
+    """Write the weights of a generator and its JSON, `about` plus their checksum.
+
+    which: "best" or "last" of NAMES.
+    """
+    weights, path = _files(run, which)
+    with write_whole(weights) as part:
         generator.save_weights(part)
         about = {**about, "sha256": sha256(part)}
-    write_json(Path(run) / ABOUT, about)
+    write_json(path, about)
 
 
-def load_generator(run):
-    """Return the generator of a run folder, built anew, and what its JSON says of it.
+def load_generator(run, which="best"):
+    """Return a generator of a run folder, built anew, and what its JSON says of it.
 
-    Raises UserError if there is none, if it is damaged or of another size than its
-    JSON says. A run that is just writing it is waited for.
+    which: "best" or "last" of NAMES. Raises UserError if there is none, if it is
+    damaged or of another size than its JSON says. A run that is just writing it is
+    waited for.
     """
-    run = Path(run)
-    if not (run / ABOUT).is_file():
-        raise UserError(f"No generator in {run} yet. Train one: python train.py")
+    weights, path = _files(run, which)
+    if not path.is_file():
+        last = "last " if which == "last" else ""
+        raise UserError(f"No {last}generator in {run} yet. Train one: python train.py")
     for wait in (0.1, 0.5, 2.0, 0):  # between the two renames of save_generator
-        about = _read_about(run / ABOUT)
-        if _sha256_if_there(run / GENERATOR) == about["sha256"]:
+        about = _read_about(path)
+        if _sha256_if_there(weights) == about["sha256"]:
             break
         time.sleep(wait)
     else:
         raise UserError(
-            f"{run / GENERATOR} is damaged or was not written to its end: its checksum "
-            f"is not the one in {ABOUT}. Continue or repeat the training of {run}."
+            f"{weights} is damaged or was not written to its end: its checksum "
+            f"is not the one in {path.name}. Continue or repeat the training of {run}."
         )
     generator = models.build_generator(about["network"], about["image_size"])
     try:
         with warnings.catch_warnings():
             # What Keras finds no weights for it leaves as it is, and only warns
             warnings.simplefilter("error", UserWarning)
-            generator.load_weights(run / GENERATOR)
+            generator.load_weights(weights)
     except (ValueError, OSError, KeyError, UserWarning) as error:
         size = about["image_size"]
         raise UserError(
-            f"{run / GENERATOR} does not hold a {about['network']} generator of "
-            f"{size} x {size} faces, as {ABOUT} says. Train again: python train.py"
+            f"{weights} does not hold a {about['network']} generator of "
+            f"{size} x {size} faces, as {path.name} says. Train again: python train.py"
         ) from error
     return generator, about
+
+
+def holds(run, epochs):
+    """Tell whether the best generator of a run is whole and the one of that epoch."""
+    weights, path = _files(run, "best")
+    try:
+        about = _read_about(path)
+    except UserError:
+        return False
+    return about["epochs"] == epochs and about["sha256"] == _sha256_if_there(weights)
+
+
+def _files(run, which):
+    """Return the paths of a generator's weights and of its JSON."""
+    name = NAMES[which]
+    return Path(run) / f"{name}.weights.h5", Path(run) / f"{name}.json"
 
 
 def _read_about(path):
@@ -112,18 +136,20 @@ def choose(run):
 
 def describe(folder, about):
     """Say in a line or two which weights these are and what they were trained on."""
-    data = about["data"]
+    data, scored = about["data"], about.get("score")
+    score = f" ({about['scored_by']}: {scored:.5f})" if scored is not None else ""
     return (
         f"Generator from {folder}: {about['network']}, {about['image_size']} x "
         f"{about['image_size']}\nTrained on {data['count']:,} pictures of "
-        f"{data['name']} for {about['epochs']} epochs"
+        f"{data['name']} for {about['epochs']} epochs{score}"
     )
 
 
 def newest_run(folder):
     """Return the run in `folder` whose generator was saved last, or None."""
-    found = Path(folder).glob(f"*/{ABOUT}")
-    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+    found = Path(folder).glob(f"*/{NAMES['best']}*.json")
+    begun = [path for path in found if path.with_name(ABOUT).exists()]
+    newest = max(begun, key=lambda path: path.stat().st_mtime, default=None)
     return newest.parent if newest else None
 
 
@@ -222,13 +248,17 @@ def save_log(run, rows):
 
 
 def draw_losses(rows):
-    """Draw the losses, D's accuracy and the samples' diversity over the epochs."""
+    """Draw the losses, D's accuracy, the samples' diversity and the scores over the
+    epochs. Dashed lines are epochs with an alarm.
+    """
     from matplotlib.figure import Figure  # takes a second that other scripts save
     from matplotlib.ticker import MaxNLocator
 
     epochs = [row["epoch"] for row in rows]
-    figure = Figure(figsize=(9, 7.5), layout="constrained")
-    losses, shares = figure.subplots(2, 1, sharex=True)
+    scored = next((name for name in ("kid", "mmd") if name in rows[0]), None)
+    panels = 3 if scored else 2
+    figure = Figure(figsize=(9, 3.5 * panels), layout="constrained")
+    losses, shares, *more = all_axes = figure.subplots(panels, 1, sharex=True)
     style = {"marker": "o", "markersize": 3}
     losses.plot(epochs, [row["d_loss"] for row in rows], **style, label="discriminator")
     losses.plot(epochs, [row["g_loss"] for row in rows], **style, label="generator")
@@ -241,12 +271,39 @@ def draw_losses(rows):
     }.items():
         shares.plot(epochs, [row[name] for row in rows], **style, label=label)
     highest = max(1, *(row["diversity"] for row in rows))
-    shares.set(xlabel="epoch", ylabel="share", ylim=(0, highest * 1.05))
-    shares.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    for axes in (losses, shares):
+    shares.set(ylabel="share", ylim=(0, highest * 1.05))
+    for axes in more:
+        _draw_scores(axes, rows, scored, style)
+    for axes in all_axes:
+        _mark_alarms(axes, rows)
         axes.grid(alpha=0.3)
         axes.legend(loc="best", frameon=False)
+    all_axes[-1].set(xlabel="epoch")
+    all_axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
+
+
+def _draw_scores(axes, rows, name, style):
+    """Draw the scores there are, the best of them named."""
+    points = [(row["epoch"], row[name]) for row in rows if row[name] is not None]
+    label = f"{name.upper()} of the averaged generator"
+    axes.plot(*zip(*points, strict=True) if points else ((), ()), **style, label=label)
+    axes.set(ylabel=f"{name.upper()}, less is better")
+    if not points:
+        return
+    epoch, best = min(points, key=lambda point: point[1])
+    label = f"the best: {best:.5f}, epoch {epoch}"
+    axes.plot(epoch, best, "o", markersize=9, color="C2", fillstyle="none", label=label)
+    if best > 0:  # around 0, where a score may be negative, there are no logarithms
+        axes.set(yscale="log")
+
+
+def _mark_alarms(axes, rows):
+    for row in rows:
+        if row.get("alarm"):
+            axes.axvline(row["epoch"], color="C3", linestyle="--", linewidth=1)
+    if any(row.get("alarm") for row in rows):
+        axes.plot([], [], color="C3", linestyle="--", linewidth=1, label="alarm")
 
 
 def versions():

@@ -21,6 +21,8 @@ import feed
 import fuse
 import models
 import runs
+import watch
+from alarms import describe as describe_alarms
 from device import choose_precision, describe_backend, describe_device, has_gpu
 from preprocess import (
     Prepared,
@@ -67,10 +69,17 @@ SAMPLES = 40  # [1..] faces on the sheet of each epoch
 CHECKPOINT_MINUTES = 10.0  # (0..] between checkpoints, besides the one of each epoch
 KEEP_CHECKPOINTS = 2  # [1..] newest checkpoints that stay in the run folder
 
+# How it is watched
+SCORE = "auto"  # {auto, kid, mmd, none} auto: KID on a GPU with Inception, else MMD
+SCORE_EVERY = 1  # [1..] epochs; the generator with the best score is the one kept
+SCORE_SAMPLES = 2000  # [2..] of each, or a tenth of the pictures if these are fewer
+STOP_ON_COLLAPSE = False  # end the run at an alarm, and keep the best generator
+
 # Constants that may change when a run is continued: they change its rounding at most
 FREE = (
     *("DATA", "EPOCHS", "RUN", "STEPS_PER_CALL", "DEVICES"),
     *("CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS"),
+    *("SCORE", "SCORE_EVERY", "STOP_ON_COLLAPSE"),  # or what is told, not the weights
 )
 
 # Constants that may differ between the processes of a run
@@ -78,6 +87,7 @@ OWN = ("DATA", "RUN", "CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS")
 
 # What each stream of random numbers is for; 1 and 2 are feed.py's
 D_NOISE, G_NOISE, LABELS, SHEET, REFERENCE = 3, 4, 5, 6, 7
+SCORE_NOISE, SCORE_REAL = 16, 17  # 8 to 12 are other scripts'
 
 
 class Training(NamedTuple):
@@ -90,6 +100,7 @@ class Training(NamedTuple):
     faces: np.ndarray  # (N, S, S, 3) uint8
     folder: Path
     reference: float  # the diversity of the real faces
+    scoring: watch.Scoring | None = None
 
 
 def main(argv=None):
@@ -111,19 +122,20 @@ def main(argv=None):
             "precision": choose_precision(PRECISION),
             "count": pictures.count,
             "checksum": checksum_of(pictures),
+            "score": ours.share(watch.choose(SCORE, before)),
         }
         alike = {name: constants[name] for name in constants if name not in OWN}
         devices.agree(ours, {**alike, **begun_with})
         runs.compare(folder, before and before["begun_with"], begun_with)
         gan = build(begun_with["precision"])
-        describe(gan, pictures, folder, begun_with["precision"])
+        describe(gan, pictures, folder, begun_with)
         with runs.alone(folder) if ours.is_first else contextlib.nullcontext():
             if ours.is_first and before is None:
                 about = {"constants": constants, "begun_with": begun_with}
                 about |= {"device": device, **runs.versions()}
                 write_json(folder / runs.CONSTANTS, about)
             progress = continued(gan, folder, ours) or first()
-            train(gan, ours, pictures, folder, progress)
+            train(gan, ours, pictures, folder, progress, begun_with["score"])
 
 
 def begun_before(folder, constants):
@@ -167,7 +179,7 @@ def run_folder():
     return Path("runs") / f"{name_of(DATA)}-{IMAGE_SIZE}{network}"
 
 
-def describe(gan, pictures, folder, precision):
+def describe(gan, pictures, folder, begun_with):
     """Print what will run."""
     g, d = gan.generator.count_params(), gan.discriminator.count_params()
     count, size = pictures.count, f"{IMAGE_SIZE} x {IMAGE_SIZE}"
@@ -175,14 +187,15 @@ def describe(gan, pictures, folder, precision):
     lines = (
         f"Pictures  {count:,} of {pictures.name}, {size}, in {pictures.path}",
         f"Networks  {NETWORK}: generator {g:,} parameters, discriminator {d:,}, "
-        f"{precision}",
+        f"{begun_with['precision']}",
         f"Training  {EPOCHS} epochs of {iterations:,} iterations of {BATCH_SIZE}",
+        f"Scoring   {watch.describe(begun_with['score'], SCORE_SAMPLES, count)}",
         f"Run       {folder}",
     )
     print(*lines, sep="\n", flush=True)
 
 
-def train(gan, ours, pictures, folder, progress):
+def train(gan, ours, pictures, folder, progress, score="none"):  # noqa: PLR0913
     """Run the epochs that `progress` leaves to do; Ctrl-C saves and exits with 130."""
     if progress["epoch"] > EPOCHS:
         done = progress["epoch"] - 1
@@ -197,12 +210,15 @@ def train(gan, ours, pictures, folder, progress):
     faces = open_faces(pictures)
     reference = diversity(some_of(faces))
     call = call_of(gan, ours)
-    training = Training(gan, call, ours, pictures, faces, folder, reference)
+    seeds = (SEED, SCORE_NOISE), (SEED, SCORE_REAL)
+    scoring = watch.begin(score, faces, SCORE_SAMPLES, seeds, ours.is_first)
+    training = Training(gan, call, ours, pictures, faces, folder, reference, scoring)
     try:
         with Stopping() as stopping:
             while progress["epoch"] <= EPOCHS:
                 train_epoch(training, progress, stopping)
                 finish_epoch(training, progress)
+                heed_alarms(training, progress)
                 signal = ours.most(stopping.signal)
                 if signal and progress["epoch"] <= EPOCHS:
                     stopping.exit(saved_at(progress), signal)
@@ -356,7 +372,7 @@ def save_checkpoint(training, progress):
 
 
 def finish_epoch(training, progress):
-    """Write the epoch's sheet, log row, curves, generator and, last, checkpoint.
+    """Write the epoch's sheet, log row, curves, generators and, last, checkpoint.
 
     Killed before the checkpoint is there, a run does the epoch's end once more.
     """
@@ -364,19 +380,55 @@ def finish_epoch(training, progress):
     sheet = models.draw(training.gan.average, sheet_noise())
     epoch, reference = progress["epoch"], training.reference
     varied = diversity(sheet) / reference if reference else 0.0
-    end_epoch(progress, BATCH_SIZE, diversity=varied)
+    score = score_of(training, epoch)
+    end_epoch(progress, BATCH_SIZE, diversity=varied, **score)
     if not training.devices.is_first:
         return
-    folder, about = training.folder, about_generator(training.pictures, progress)
+    folder, about = training.folder, about_generator(training, progress)
     runs.save_sheet(folder, epoch, sheet)
     runs.save_log(folder, progress["rows"])
-    runs.save_generator(folder, training.gan.average, about)
+    found = next(iter(score.values()), None)
+    watch.keep(folder, training.gan.average, about, progress, found)
     save_checkpoint(training, progress)
 
 
-def about_generator(pictures, progress):
+def score_of(training, epoch):
+    """Return the averaged generator's {"kid" or "mmd": score} for the log.
+
+    None stands for one that is not due, and there is nothing in it if none ever is.
+    """
+    scoring = training.scoring
+    if scoring is None:
+        return {}
+    due = epoch % SCORE_EVERY == 0
+    return {scoring.kind: watch.score(scoring, training.gan.average) if due else None}
+
+
+def heed_alarms(training, progress):
+    """Print the alarms of the epoch that ended; with STOP_ON_COLLAPSE end the run.
+
+    All processes come here, and none leaves before the first has saved everything.
+    """
+    row = progress["rows"][-1]
+    if not training.devices.most(int(bool(row["alarm"]))):
+        return
+    line = describe_alarms(row["alarm"].split("; "), row)
+    if not STOP_ON_COLLAPSE:
+        print(line, flush=True)
+        return
+    folder, best = training.folder, progress["best"]
+    kept = f"epoch {best['epoch']}, score {best['score']:.5f}" if best else "the last"
+    raise UserError(
+        f"{line} Stopped; {folder} keeps the best generator ({kept}). Try lower "
+        f"learning rates or another seed: {another_run(folder)}. To go on all the "
+        "same: --no-stop-on-collapse"
+    )
+
+
+def about_generator(training, progress):
     """Return what generator.json says of the generator of this epoch."""
-    epochs = progress["epoch"] - 1
+    epochs, row, scoring = progress["epoch"] - 1, progress["rows"][-1], training.scoring
+    pictures = training.pictures
     facts = ("source", "crop", "filter", "checksum")
     return {
         "network": NETWORK,
@@ -389,6 +441,9 @@ def about_generator(pictures, progress):
         "epochs": epochs,
         "iterations": progress["iterations"],
         "pictures_shown": progress["iterations"] * BATCH_SIZE,
+        "score": scoring and row[scoring.kind],
+        "scored_by": scoring
+        and watch.describe(scoring.kind, SCORE_SAMPLES, pictures.count),
         "seed": SEED,
         "constants": current(sys.modules[__name__]),
         **runs.versions(),
@@ -434,6 +489,13 @@ def diverged(error, folder, progress):
     return (
         f"Training diverged in epoch {progress['epoch']}, iteration "
         f"{progress['iteration'] + 1}: {error}. {last}Try lower learning rates: "
+        f"{another_run(folder)}"
+    )
+
+
+def another_run(folder):
+    """Return the options of another run that learns at half the rates."""
+    return (
         f"--run {folder}-2 --g-learning-rate {G_LEARNING_RATE / 2:g} "
         f"--d-learning-rate {D_LEARNING_RATE / 2:g}"
     )

@@ -109,6 +109,16 @@ def test_the_newest_run_is_scored_against_its_own_data(network, capsys):
     assert f"MMD        {found['mmd']:.5f}" in told
 
 
+def test_the_last_generator_is_scored_where_it_is_asked_for():
+    save("runs/a")
+    other = save("runs/b", seed=2, epochs=9)
+    about = json.loads(Path("runs/b", runs.ABOUT).read_text())
+    runs.save_generator("runs/a", other, about, "last")
+    for which, epochs in (("last", "9"), ("best", "3")):
+        evaluate.main(["--run", "runs/a", "--which", which, "--network", "none"])
+        assert metrics()["protocol"]["epochs"] == epochs
+
+
 def test_the_whole_protocol_stands_beside_the_scores(network, capsys):
     save()
     evaluate.main(["--network", network])

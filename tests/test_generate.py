@@ -67,6 +67,21 @@ def test_ten_different_faces_come_from_the_newest_run(capsys):
     assert "10 faces of 28 x 28 are in faces.png" in told
 
 
+def test_the_last_generator_draws_where_it_is_asked_for(capsys):
+    save("runs/a")
+    with pytest.raises(SystemExit, match="No last generator in runs/a yet"):
+        generate.main(["--which", "last"])
+    other = save("runs/b", seed=2)
+    runs.save_generator("runs/a", other, {**ABOUT, "epochs": 9}, "last")
+    generate.main(["--which", "last"])
+    assert "for 9 epochs" in capsys.readouterr().out
+    last = pixels()
+    generate.main(["--which", "best", "--run", "runs/b"])
+    assert (pixels() == last).all()
+    generate.main(["--run", "runs/a"])
+    assert (pixels() != last).any()
+
+
 def test_a_seed_draws_the_same_faces_and_another_seed_others():
     save("runs/a")
     generate.main([])

@@ -15,10 +15,12 @@ import checkpoints
 import devices
 import feed
 import fuse
+import inception
 import models
 import preprocess
 import runs
 import train
+import watch
 from progress import first
 from script import current
 
@@ -101,15 +103,20 @@ def test_a_run_leaves_what_the_readme_promises(tiny, capsys):
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert list(rows[0]) == [
         "epoch",
+        "iterations",
         "d_loss",
         "g_loss",
         "real_accuracy",
         "fake_accuracy",
         "diversity",
+        "mmd",
         "pictures_per_second",
         "seconds",
         "waiting_share",
+        "alarm",
     ]
+    assert [row.pop("alarm") for row in rows] == ["", ""]
+    assert [row["iterations"] for row in rows] == ["5", "10"]
     assert all(float(value) >= 0 for row in rows for value in row.values())
     for epoch in (1, 2):
         with Image.open(run / "samples" / f"epoch-00{epoch}.png") as sheet:
@@ -125,7 +132,7 @@ def test_a_run_leaves_what_the_readme_promises(tiny, capsys):
     assert constants["begun_with"]["count"] == 40
     assert constants["begun_with"]["backend"] == models.keras.backend.backend()
     assert "keras" in constants
-    generator, about = runs.load_generator(run)
+    generator, about = runs.load_generator(run, "last")
     assert (about["epochs"], about["pictures_shown"]) == (2, 80)
     assert about["data"]["count"] == 40
     assert about["constants"]["BATCH_SIZE"] == 8
@@ -134,13 +141,14 @@ def test_a_run_leaves_what_the_readme_promises(tiny, capsys):
     told = capsys.readouterr().out
     for words in ("Device", "Backend", "40 of cartoons", "5 iterations of 8"):
         assert words in told
+    assert "Scoring   MMD, by pixels, 40 samples against 40 real faces" in told
 
 
 def test_the_saved_generator_is_the_averaged_one(tiny, monkeypatch):
     monkeypatch.setattr(train, "G_LEARNING_RATE", 0.01)
     train.main([])
     arrays = final()
-    saved, _ = runs.load_generator("runs/tiny")
+    saved, _ = runs.load_generator("runs/tiny", "last")
     for number, weight in enumerate(saved.weights):
         np.testing.assert_array_equal(weight.numpy(), arrays[f"average.{number:03d}"])
     assert (arrays["average.000"] != arrays["generator.000"]).any()
@@ -166,7 +174,7 @@ def test_a_run_in_two_parts_ends_with_the_same_bits(tiny, monkeypatch, capsys):
     train.main(["--epochs", "2"])
     assert "Continuing runs/parts at epoch 2, iteration 1" in capsys.readouterr().out
     assert_same_bits(whole, final("runs/parts"))
-    scores = ("epoch", "d_loss", "g_loss", "real_accuracy", "diversity")
+    scores = ("epoch", "d_loss", "g_loss", "real_accuracy", "diversity", "mmd")
     for row, other in zip(rows, log_of("runs/parts"), strict=True):
         assert [row[name] for name in scores] == [other[name] for name in scores]
 
@@ -218,9 +226,183 @@ def test_a_run_stopped_in_an_epoch_ends_with_the_same_bits(
     assert "Continuing runs/tiny at epoch" in out
     arrays, rows = undisturbed
     assert_same_bits(arrays, final())
-    scores = ("d_loss", "g_loss", "real_accuracy", "fake_accuracy", "diversity")
+    scores = ("d_loss", "g_loss", "real_accuracy", "fake_accuracy", "diversity", "mmd")
     for row, other in zip(rows, log_of(), strict=True):
         assert [row[name] for name in scores] == [other[name] for name in scores]
+
+
+def generators(run="runs/tiny"):
+    """Return {file: what is in it} of the generators that a run keeps."""
+    found = {}
+    for which in runs.NAMES:
+        generator, about = runs.load_generator(run, which)
+        facts = ("epochs", "iterations", "pictures_shown", "score", "scored_by")
+        weights = [weight.numpy().tobytes() for weight in generator.weights]
+        found[which] = [about[fact] for fact in facts], weights
+    return found
+
+
+def best_of(run="runs/tiny"):
+    path = checkpoints.folders(run)[-1] / "progress.json"
+    return json.loads(path.read_text())["progress"]["best"]
+
+
+def test_the_best_generator_by_its_score_is_kept_and_the_last(tiny):
+    train.main(["--epochs", "5", "--g-learning-rate", "0.01"])
+    found = [float(row["mmd"]) for row in log_of()]
+    best = int(np.argmin(found)) + 1
+    assert best < 5  # else this run could not tell them apart
+    kept = {which: facts for which, (facts, _) in generators().items()}
+    how = "MMD, by pixels, 40 samples against 40 real faces"
+    assert kept["best"] == [best, best * 5, best * 40, found[best - 1], how]
+    assert kept["last"] == [5, 25, 200, found[4], how]
+    assert best_of() == {"epoch": best, "score": found[best - 1]}
+    faces = preprocess.open_faces(preprocess.prepare("cartoons", 28, 40))
+    generator, about = runs.load_generator("runs/tiny")
+    seeds = (train.SEED, train.SCORE_NOISE), (train.SEED, train.SCORE_REAL)
+    scoring = watch.begin("mmd", faces, 2000, seeds)
+    assert watch.score(scoring, generator) == about["score"]
+
+
+def test_scores_come_every_so_many_epochs(tiny):
+    train.main(["--epochs", "3", "--score-every", "2"])
+    assert [bool(row["mmd"]) for row in log_of()] == [False, True, False]
+    assert generators()["best"][0][0] == 2
+    assert generators()["last"][0][0] == 3
+    assert generators()["last"][0][3] is None
+
+
+def test_without_scores_the_last_generator_is_kept_and_all_else_is_the_same(
+    tiny, capsys
+):
+    train.main([])
+    capsys.readouterr()
+    train.main(["--score", "none", "--run", "runs/unscored"])
+    assert "Scoring   none: the last generator is kept" in capsys.readouterr().out
+    assert_same_bits(final(), final("runs/unscored"))
+    assert "mmd" not in log_of("runs/unscored")[0]
+    assert generators("runs/unscored")["best"] == generators("runs/unscored")["last"]
+    assert generators("runs/unscored")["best"][0][3:] == [None, None]
+    assert best_of("runs/unscored") is None
+
+
+def test_a_run_goes_on_with_the_score_it_began_with(tiny, monkeypatch):
+    train.main(["--epochs", "1"])
+    with pytest.raises(SystemExit, match="score was 'mmd' and is 'none'"):
+        train.main(["--score", "none"])
+    # Where a new run would be scored by KID
+    monkeypatch.setattr(watch, "has_gpu", lambda: True)
+    monkeypatch.setattr(inception, "FOLDER", str(tiny))
+    (tiny / inception.FILES[0].name).touch()
+    assert watch.choose("auto") == "kid"
+    train.main(["--score", "auto", "--epochs", "2"])
+    assert all(row["mmd"] for row in log_of())
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("writes", [6, 7, 8, 9])
+def test_a_kill_at_an_epochs_end_leaves_the_same_generators(tiny, monkeypatch, writes):
+    """An epoch's end writes sheet, log, last, best and checkpoint. Killed in the second
+    one's: before the log is there, in the midst of the last or the best, or behind it.
+    """
+    options = ["--g-learning-rate", "0.01"]
+    train.main([*options, "--run", "runs/whole"])
+    assert best_of("runs/whole")["epoch"] == 2  # else no best would be written there
+    done = []
+
+    def deadly(write):
+        def instead(*given):
+            if len(done) == writes:
+                raise Killed
+            done.append(write)
+            return write(*given)
+
+        return instead
+
+    monkeypatch.setattr(train, "RUN", "runs/tiny")
+    with monkeypatch.context() as patch:
+        for name in ("save_sheet", "save_log", "write_json"):
+            patch.setattr(runs, name, deadly(getattr(runs, name)))
+        patch.setattr(checkpoints, "save", deadly(checkpoints.save))
+        with pytest.raises(Killed):
+            train.main(options)
+    assert best_of()["epoch"] == 1
+    train.main(options)
+    assert generators() == generators("runs/whole")
+    assert best_of() == best_of("runs/whole")
+    assert [row["mmd"] for row in log_of()] == [r["mmd"] for r in log_of("runs/whole")]
+
+
+HUGE = ["--g-learning-rate", "0.2", "--d-learning-rate", "0.2"]
+
+
+def test_huge_learning_rates_raise_the_alarm_within_two_epochs(tiny, capsys):
+    train.main(HUGE)
+    assert any("collapse" in row["alarm"] for row in log_of())
+    told = capsys.readouterr().out
+    assert re.search("^ALARM in epoch [12]: collapse", told, re.M)
+    assert "Finished: runs/tiny" in told
+
+
+def constant_gan(precision):
+    """Build what trains, with a generator that draws one face, and keeps to it."""
+    gan = build_gan(precision)
+    for network in (gan.generator, gan.average):
+        network.weights[0].assign(np.zeros(network.weights[0].shape))
+    return gan
+
+
+build_gan = train.build
+
+
+def test_a_generator_of_one_constant_raises_the_alarm_at_once(tiny, monkeypatch):
+    monkeypatch.setattr(train, "build", constant_gan)
+    train.main(["--epochs", "1", "--g-learning-rate", "1e-12"])
+    assert log_of()[0]["alarm"] == "collapse"
+    assert float(log_of()[0]["diversity"]) == 0
+
+
+def test_a_healthy_run_raises_no_alarm(undisturbed):
+    assert [row["alarm"] for row in undisturbed[1]] == [""] * 4
+
+
+def test_a_run_may_end_at_an_alarm_and_keeps_the_best(tiny):
+    message = (
+        r"ALARM in epoch 1: collapse .* Stopped; runs/tiny keeps the best generator "
+        r"\(epoch 1, score \d\.\d+\)\. .*: --run runs/tiny-2 --g-learning-rate 0.1 "
+        r"--d-learning-rate 0.1. To go on all the same: --no-stop-on-collapse"
+    )
+    with pytest.raises(SystemExit, match=message) as stopped:
+        train.main([*HUGE, "--stop-on-collapse"])
+    assert "\n" not in stopped.value.code
+    assert len(log_of()) == 1
+    assert best_of()["epoch"] == 1
+    assert generators()["best"] == generators()["last"]
+    train.main([*HUGE, "--no-stop-on-collapse"])
+    assert len(log_of()) == 2
+
+
+def test_the_curves_show_scores_and_alarms(tiny):
+    train.main(["--epochs", "1"])
+    rows = [
+        {**row, "mmd": score, "alarm": alarm, "epoch": epoch}
+        for row in json.loads(
+            (checkpoints.folders("runs/tiny")[-1] / "progress.json").read_text()
+        )["progress"]["rows"]
+        for epoch, score, alarm in ((1, 0.5, ""), (2, None, "collapse"), (3, 0.2, ""))
+    ]
+    *_, scored = all_axes = runs.draw_losses(rows).axes
+    assert len(all_axes) == 3
+    points = [line.get_xydata().tolist() for line in scored.lines[:2]]
+    assert points == [[[1, 0.5], [3, 0.2]], [[3, 0.2]]]
+    for axes in all_axes:
+        dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
+        assert list(dashed[0].get_xdata()) == [2, 2]
+    rows = [{name: row[name] for name in row if name != "mmd"} for row in rows]
+    assert len(runs.draw_losses(rows).axes) == 2
 
 
 def test_a_finished_run_says_how_to_go_on(tiny, capsys):
