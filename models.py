@@ -8,26 +8,15 @@ through two models that share its layers and each move one part of what they hol
 """
 
 import contextlib
-import os
 from typing import NamedTuple
 
 import numpy as np
 
-from script import UserError, quiet_stderr
-
-# Take the GPU's memory as it is needed, so that generate.py can draw beside a training
-os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-
-with quiet_stderr():
-    try:
-        import keras
-        from keras import layers, ops
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{error.name} is not installed. What Keras runs on is KERAS_BACKEND's "
-            "choice; for its default: pip install -r requirements.txt"
-        ) from error
+from augment import NUMBERS, Augment
+from backend import keras, layers, ops
+from losses import R1, d_loss, g_loss, metrics, paired
+from script import UserError
+from spectral import SpectralConv2D, SpectralDense
 
 LATENT = 100  # numbers of noise that a face is drawn from
 
@@ -40,6 +29,7 @@ DCGAN = {
     128: (4, (1024, 512, 256, 128, 64)),
 }
 TUTORIAL_WIDTHS = (32, 64, 128, 256)
+BLOG_WIDTHS = (256, 512, 1024)  # of the generator
 BLOG_DROPOUT = 0.2
 
 # A generator's last layer, in float32 even where the others are not.
@@ -57,6 +47,19 @@ class Gan(NamedTuple):
     judge: keras.Model
     d_on_g: keras.Model
     average: keras.Model  # the generator, its weights averaged over time
+
+
+class Recipe(NamedTuple):
+    """What may be done differently; the defaults are a plain DCGAN."""
+
+    loss: str = "cross-entropy"  # losses.py
+    augment: tuple = ()  # kinds of augment.py
+    d_norm: str = "batch"  # D's normalization: "batch", "spectral" or "none"
+    r1: float = 0.0  # gamma of losses.R1, only without batch norm
+    width: float = 1.0  # times the widths of both networks
+
+
+PLAIN = Recipe()
 
 
 class PartlyTrained(keras.Model):
@@ -91,7 +94,15 @@ class PartlyTrained(keras.Model):
         return [weight for weight in self.weights if id(weight) not in mine]
 
 
-def build_gan(network, image_size, seed, learning_rates, beta_1, precision="float32"):  # noqa: PLR0913
+def build_gan(  # noqa: PLR0913
+    network,
+    image_size,
+    seed,
+    learning_rates,
+    beta_1,
+    precision="float32",
+    recipe=PLAIN,
+):
     """Build and compile everything that trains, as a `Gan`.
 
     `network` and `image_size` as in SIZES; `learning_rates` of G and D and `beta_1`
@@ -100,29 +111,31 @@ def build_gan(network, image_size, seed, learning_rates, beta_1, precision="floa
     Equal seeds give equal first weights. Raises UserError for a size that the network
     does not have.
     """
-    g_rate, d_rate = learning_rates
     keras.utils.set_random_seed(seed)
     with _computing_in(precision):
-        generator = build_generator(network, image_size)
-        discriminator = build_discriminator(network, image_size)
-        judge = build_judge(discriminator)
-        d_on_g = build_d_on_g(generator, discriminator)
-    average = build_generator(network, image_size)
+        generator = build_generator(network, image_size, recipe.width)
+        discriminator = build_discriminator(network, image_size, recipe)
+        judge = build_judge(discriminator, recipe)
+        d_on_g = build_d_on_g(generator, discriminator, recipe)
+    average = build_generator(network, image_size, recipe.width)
     average.set_weights(generator.get_weights())
-    bce = keras.losses.BinaryCrossentropy
-    judge.compile(
-        optimizer=keras.optimizers.Adam(d_rate, beta_1=beta_1),
-        loss={"real": bce(from_logits=True), "fake": bce(from_logits=True)},
-        loss_weights={"real": 0.5, "fake": 0.5},  # their mean: ln 2 when D cannot tell
-        metrics={"real": [share_called_real], "fake": [share_called_fake]},
-    )
-    d_on_g.compile(
-        optimizer=keras.optimizers.Adam(g_rate, beta_1=beta_1),
-        loss=bce(from_logits=True),
-    )
+    _compile(judge, d_on_g, learning_rates, beta_1, recipe.loss)
     for model in (judge, d_on_g):
         _make_variables(model)
     return Gan(generator, discriminator, judge, d_on_g, average)
+
+
+def _compile(judge, d_on_g, learning_rates, beta_1, loss):
+    g_rate, d_rate = learning_rates
+    judge.compile(
+        optimizer=keras.optimizers.Adam(d_rate, beta_1=beta_1),
+        loss={"real": d_loss(loss), "fake": d_loss(loss)},
+        loss_weights={"real": 0.5, "fake": 0.5},  # their mean: ln 2 when D cannot tell
+        metrics=metrics(loss),
+    )
+    d_on_g.compile(
+        optimizer=keras.optimizers.Adam(g_rate, beta_1=beta_1), loss=g_loss(loss)
+    )
 
 
 @contextlib.contextmanager
@@ -149,66 +162,96 @@ def _make_variables(model):
     model.reset_metrics()
 
 
-def build_generator(network, image_size):
+def build_generator(network, image_size, width=1.0):
     """Map noise (n, LATENT) float32 to faces (n, S, S, 3) float32 in [-1, 1].
 
-    Raises UserError for a size that the network does not have.
+    Its layers are `width` times as wide as the network's. Raises UserError for a size
+    that the network does not have.
     """
     check_size(network, image_size)
     noise = keras.Input((LATENT,), name="noise")
     draw = {"dcgan": _dcgan_face, "tutorial": _tutorial_face, "blog": _blog_face}
-    face = draw[network](noise, image_size)
+    face = draw[network](noise, image_size, width)
     return keras.Model(noise, face, name="generator")
 
 
-def build_discriminator(network, image_size):
+def build_discriminator(network, image_size, recipe=PLAIN):
     """Map faces (n, S, S, 3) float32 in [-1, 1] to P(real) (n, 1) float32 in [0, 1].
 
-    The layer before the last, "logit", is what the losses are computed from.
+    The layer before the last, "logit", is what the losses are computed from; after
+    another than the cross-entropy P(real) is a mere score.
     Raises UserError for a size that the network does not have.
     """
     check_size(network, image_size)
     face = keras.Input((image_size, image_size, 3), name="face")
     look = {"dcgan": _dcgan_look, "tutorial": _tutorial_look, "blog": _blog_look}
-    features = look[network](face, image_size)
-    logit = layers.Dense(
-        1, kernel_initializer=_normal(), dtype="float32", name="logit"
-    )(features)
+    features = look[network](face, image_size, recipe)
+    dense = SpectralDense if recipe.d_norm == "spectral" else layers.Dense
+    logit = dense(1, kernel_initializer=_normal(), dtype="float32", name="logit")
     probability = layers.Activation("sigmoid", dtype="float32", name="probability")
-    return keras.Model(face, probability(logit), name="discriminator")
+    return keras.Model(face, probability(logit(features)), name="discriminator")
 
 
-def build_judge(discriminator):
+def build_judge(discriminator, recipe=PLAIN):
     """Map real (n, S, S, 3) uint8 and fake (n, S, S, 3) in [-1, 1] to D's two logits.
 
     Real and fake faces go through the discriminator in separate passes, so that its
-    batch norm cannot tell them apart by their common mean. Trains D only.
+    batch norm cannot tell them apart by their common mean. Trains D only. If it
+    augments, it takes "chance" (n, 2, NUMBERS) too: of the real, of the fake faces.
     """
     logit = _logit(discriminator)
     shape = discriminator.input_shape[1:]
     real = keras.Input(shape, dtype="uint8", name="real")
     fake = keras.Input(shape, name="fake")
-    scaled = layers.Rescaling(1 / 127.5, -1, dtype="float32", name="scaled")(real)
     inputs = {"real": real, "fake": fake}
-    outputs = {"real": logit(scaled), "fake": logit(fake)}
+    faces = {"real": _scaled(real), "fake": fake}
+    if recipe.augment:
+        inputs["chance"] = keras.Input((2, NUMBERS), name="chance")
+        for k, name in enumerate(faces):
+            faces[name] = Augment(recipe.augment)(faces[name], inputs["chance"][:, k])
+    if recipe.r1:
+        faces["real"] = R1(logit, recipe.r1)(faces["real"])
+    outputs = {name: logit(faces[name]) for name in faces}
+    if recipe.loss == "relativistic":
+        outputs = paired(outputs)
     return PartlyTrained(inputs, outputs, discriminator, name="judge")
 
 
-def build_d_on_g(generator, discriminator):
-    """Map noise (n, LATENT) to the discriminator's logit of its face. Trains G only."""
-    noise = keras.Input(generator.input_shape[1:], name="noise")
-    outputs = _logit(discriminator)(generator(noise))
-    return PartlyTrained(noise, outputs, generator, name="d_on_g")
+def build_d_on_g(generator, discriminator, recipe=PLAIN):
+    """Map noise (n, LATENT) to the discriminator's logit of its face. Trains G only.
+
+    The relativistic loss needs "real" faces too, and an augmentation "chance" (n, 2,
+    NUMBERS): of the fakes, of the real faces. The inputs are a dict then.
+    """
+    logit = _logit(discriminator)
+    inputs = {"noise": keras.Input(generator.input_shape[1:], name="noise")}
+    faces = {"fake": generator(inputs["noise"])}
+    if recipe.loss == "relativistic":
+        shape = discriminator.input_shape[1:]
+        inputs["real"] = keras.Input(shape, dtype="uint8", name="real")
+        faces["real"] = _scaled(inputs["real"])
+    if recipe.augment:
+        inputs["chance"] = keras.Input((2, NUMBERS), name="chance")
+        for k, name in enumerate(faces):
+            faces[name] = Augment(recipe.augment)(faces[name], inputs["chance"][:, k])
+    logits = {name: logit(faces[name]) for name in faces}
+    if recipe.loss == "relativistic":
+        logits = paired(logits)
+    if len(inputs) == 1:
+        inputs = inputs["noise"]
+    return PartlyTrained(inputs, logits["fake"], generator, name="d_on_g")
 
 
-def share_called_real(_, logit):
-    """Return the share of faces that D calls real: its logit is above 0."""
-    return ops.mean(ops.cast(logit > 0, "float32"))
+def taken_by(model, given):
+    """Pick from {name: array} what a model takes: a dict, or its only input."""
+    if isinstance(model.input, dict):
+        return {name: given[name] for name in model.input}
+    return given[model.input.name]
 
 
-def share_called_fake(_, logit):
-    """Return the share of faces that D calls fake: its logit is 0 or below."""
-    return ops.mean(ops.cast(logit <= 0, "float32"))
+def set_rate(model, rate):
+    """Set the learning rate of a compiled model, inside a traced function too."""
+    model.optimizer.learning_rate = rate
 
 
 def is_out_of_memory(error):
@@ -285,53 +328,64 @@ def _logit(discriminator):
     return keras.Model(discriminator.input, layer.output, name="logit_of_face")
 
 
-def _dcgan_face(noise, image_size):
+def _scaled(pixels):
+    return layers.Rescaling(1 / 127.5, -1, dtype="float32", name="scaled")(pixels)
+
+
+def _widths(widths, width):
+    """Multiply widths; none becomes less than 1."""
+    return [max(1, round(each * width)) for each in widths]
+
+
+def _dcgan_face(noise, image_size, width):
     grid, widths = DCGAN[image_size]
+    widths = _widths(widths, width)
     x = layers.Dense(
         grid * grid * widths[0], use_bias=False, kernel_initializer=_normal()
     )(noise)
     x = layers.Reshape((grid, grid, widths[0]))(x)
     x = layers.ReLU()(_batch_norm(x))
-    for width in widths[1:]:
-        x = layers.ReLU()(_batch_norm(_transposed(x, width)))
+    for filters in widths[1:]:
+        x = layers.ReLU()(_batch_norm(_transposed(x, filters)))
     if x.shape[1] < image_size:
         return _transposed(x, 3, **TO_FACE)
     return _convolution(x, 3, strides=1, kernel=3, **TO_FACE)
 
 
-def _dcgan_look(face, image_size):
+def _dcgan_look(face, image_size, recipe):
     _, widths = DCGAN[image_size]
-    first, *rest = reversed(widths)
-    x = layers.LeakyReLU(0.2)(_convolution(face, first, use_bias=True))
-    for width in rest:
-        x = layers.LeakyReLU(0.2)(_batch_norm(_convolution(x, width)))
+    first, *rest = _widths(reversed(widths), recipe.width)
+    x = _look(face, first, recipe, batch_norm=False)
+    for filters in rest:
+        x = _look(x, filters, recipe)
     return layers.Flatten()(x)
 
 
-def _tutorial_face(noise, image_size):
-    widths = TUTORIAL_WIDTHS[::-1]
+def _tutorial_face(noise, image_size, width):
+    widths = _widths(TUTORIAL_WIDTHS[::-1], width)
     grid = image_size // 2 ** len(widths)  # the shape of the discriminator's last block
     x = layers.Dense(grid * grid * widths[0], kernel_initializer=_normal())(noise)
     x = layers.Reshape((grid, grid, widths[0]))(x)
-    for width in widths:
-        x = layers.ReLU()(_batch_norm(_transposed(x, width)))
+    for filters in widths:
+        x = layers.ReLU()(_batch_norm(_transposed(x, filters)))
     return _convolution(x, 3, strides=1, kernel=3, **TO_FACE)
 
 
-def _tutorial_look(face, _):
+def _tutorial_look(face, _, recipe):
     x = face
-    for width in TUTORIAL_WIDTHS:
-        x = layers.LeakyReLU(0.2)(_batch_norm(_convolution(x, width, 1, kernel=3)))
-        x = layers.LeakyReLU(0.2)(_batch_norm(_convolution(x, width)))
+    for filters in _widths(TUTORIAL_WIDTHS, recipe.width):
+        x = _look(x, filters, recipe, strides=1, kernel=3)
+        x = _look(x, filters, recipe)
     return layers.GlobalAveragePooling2D()(x)
 
 
-def _blog_face(noise, _):
-    x = layers.Dense(2 * 2 * 512, kernel_initializer=_normal())(noise)
-    x = _blog_finish(layers.Reshape((2, 2, 512))(x), 1)
-    x = _blog_finish(_transposed(x, 1024), 2)  # 4 x 4
-    x = _blog_finish(_transposed(x, 512, strides=1, padding="valid"), 3)  # 7 x 7
-    x = _blog_finish(_transposed(x, 256), 4)  # 14 x 14
+def _blog_face(noise, _, width):
+    wide = dict(zip(BLOG_WIDTHS, _widths(BLOG_WIDTHS, width), strict=True))
+    x = layers.Dense(2 * 2 * wide[512], kernel_initializer=_normal())(noise)
+    x = _blog_finish(layers.Reshape((2, 2, wide[512]))(x), 1)
+    x = _blog_finish(_transposed(x, wide[1024]), 2)  # 4 x 4
+    x = _blog_finish(_transposed(x, wide[512], strides=1, padding="valid"), 3)  # 7 x 7
+    x = _blog_finish(_transposed(x, wide[256]), 4)  # 14 x 14
     return _transposed(x, 3, **TO_FACE)  # 28 x 28
 
 
@@ -342,18 +396,28 @@ def _blog_finish(x, seed):
     return layers.Dropout(BLOG_DROPOUT, seed=seed)(x)
 
 
-def _blog_look(face, _):
-    x = layers.LeakyReLU(0.2)(_convolution(face, 64, use_bias=True))
-    for width in (128, 256, 512):
-        x = layers.LeakyReLU(0.2)(_batch_norm(_convolution(x, width)))
+def _blog_look(face, _, recipe):
+    first, *rest = _widths((64, 128, 256, 512), recipe.width)
+    x = _look(face, first, recipe, batch_norm=False)
+    for filters in rest:
+        x = _look(x, filters, recipe)
     return layers.Flatten()(x)
 
 
-def _convolution(x, width, strides=2, kernel=4, **options):
+def _look(x, filters, recipe, batch_norm=True, **options):
+    """A discriminator's convolution, normalization and leaky ReLU.
+
+    Before batch norm, which would take it away again, there is no bias.
+    """
+    batch_norm = batch_norm and recipe.d_norm == "batch"
+    kind = SpectralConv2D if recipe.d_norm == "spectral" else layers.Conv2D
+    x = _convolution(x, filters, kind=kind, use_bias=not batch_norm, **options)
+    return layers.LeakyReLU(0.2)(_batch_norm(x) if batch_norm else x)
+
+
+def _convolution(x, width, strides=2, kernel=4, kind=layers.Conv2D, **options):
     options = {"use_bias": False, "padding": "same", **options}
-    return layers.Conv2D(
-        width, kernel, strides, kernel_initializer=_normal(), **options
-    )(x)
+    return kind(width, kernel, strides, kernel_initializer=_normal(), **options)(x)
 
 
 def _transposed(x, width, strides=2, kernel=4, **options):

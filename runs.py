@@ -69,7 +69,8 @@ def load_generator(run, which="best"):
             f"{weights} is damaged or was not written to its end: its checksum "
             f"is not the one in {path.name}. Continue or repeat the training of {run}."
         )
-    generator = models.build_generator(about["network"], about["image_size"])
+    width = about.get("width", 1.0)  # older ones do not say
+    generator = models.build_generator(about["network"], about["image_size"], width)
     try:
         with warnings.catch_warnings():
             # What Keras finds no weights for it leaves as it is, and only warns

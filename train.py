@@ -15,10 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+import augment
 import checkpoints
 import devices
 import feed
 import fuse
+import losses
 import models
 import runs
 import watch
@@ -44,6 +46,8 @@ FLIP = True  # show half of the pictures mirrored
 
 # What learns
 NETWORK = "dcgan"  # {dcgan, tutorial, blog} tutorial draws 64 pixels, blog draws 28
+WIDTH = 1.0  # (0..16] times the network's widths
+D_NORM = "batch"  # {batch, spectral, none} how the discriminator is normalized
 
 # How long
 EPOCHS = 25  # [1..] passes over the pictures
@@ -53,7 +57,13 @@ BATCH_SIZE = 64  # [2..] real faces an iteration, and as many fakes
 G_LEARNING_RATE = 2e-4  # (0..1] the DCGAN paper's
 D_LEARNING_RATE = 2e-4  # (0..1] the DCGAN paper's; the ratio of the two matters
 BETA_1 = 0.5  # [0..1) Adam's default of 0.9 makes training oscillate
+LEARNING_RATE_HALF_LIFE = 0.0  # [0..] epochs in which both rates halve; 0: they stay
 AVERAGE_DECAY = 0.999  # [0..1) what is saved averages about 1 / (1 - this) iterations
+
+# What to learn by; whatever is off was not measured here
+LOSS = "cross-entropy"  # {cross-entropy, least-squares, hinge, relativistic}
+AUGMENT = ""  # "colour,translation,cutout" or some of these, when pictures are few
+R1 = 0.0  # [0..] gamma of the gradient penalty, .01 to .1 at 64; needs another D_NORM
 LABEL_SMOOTHING = 0.0  # [0..0.5] D's label for real faces is 1 minus this
 LABEL_FLIPPING = 0.0  # [0..0.5] share of D's labels that are swapped, real for fake
 
@@ -87,7 +97,7 @@ OWN = ("DATA", "RUN", "CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS")
 
 # What each stream of random numbers is for; 1 and 2 are feed.py's
 D_NOISE, G_NOISE, LABELS, SHEET, REFERENCE = 3, 4, 5, 6, 7
-SCORE_NOISE, SCORE_REAL = 16, 17  # 8 to 12 are other scripts'
+SCORE_NOISE, SCORE_REAL, D_CHANCE, G_CHANCE = 16, 17, 18, 19  # 8 to 12: others'
 
 
 class Training(NamedTuple):
@@ -106,6 +116,8 @@ class Training(NamedTuple):
 def main(argv=None):
     constants = options(sys.modules[__name__], argv)
     models.check_size(NETWORK, IMAGE_SIZE)
+    losses.check(LOSS, D_NORM, R1, LABEL_SMOOTHING, LABEL_FLIPPING)
+    augment.kinds_of(AUGMENT)
     devices.join()
     device = describe_device()
     ours = devices.choose(DEVICES, BATCH_SIZE)
@@ -155,7 +167,8 @@ def begun_before(folder, constants):
 def build(precision):
     """Build the networks that the constants ask for."""
     rates = (G_LEARNING_RATE, D_LEARNING_RATE)
-    return models.build_gan(NETWORK, IMAGE_SIZE, SEED, rates, BETA_1, precision)
+    recipe = models.Recipe(LOSS, augment.kinds_of(AUGMENT), D_NORM, R1, WIDTH)
+    return models.build_gan(NETWORK, IMAGE_SIZE, SEED, rates, BETA_1, precision, recipe)
 
 
 def continued(gan, folder, ours):
@@ -311,6 +324,8 @@ def chance(epoch, iteration, per_epoch):
         "g_noise": noise(G_NOISE, epoch, iteration),
         **labels(epoch, iteration),
         "decay": np.float32(models.average_decay(updates, AVERAGE_DECAY)),
+        **augmentation(epoch, iteration),
+        **rates(epoch - 1 + iteration / per_epoch),
     }
 
 
@@ -319,22 +334,28 @@ def five_steps(gan, batch, train_on):
 
     batch: {"real": (B, S, S, 3) uint8, "mirrored": (B,) bool, "d_noise" and "g_noise":
     (B, LATENT) float32, "real_label" and "fake_label": (B, 1) float32, "decay": of the
-    average, () float32}, tensors.
+    average, () float32}, tensors; what augmentation() and rates() add, too.
     train_on(model, x, y) is the model's train_on_batch, or the same inside a function
     that is being compiled. Returns {score: number}: the losses, and the shares of real
     and of fake faces that D judged right.
     """
+    if "d_rate" in batch:
+        models.set_rate(gan.judge, batch["d_rate"])
+        models.set_rate(gan.d_on_g, batch["g_rate"])
     # 1. Take real faces, some of them mirrored.
     real = models.mirror(batch["real"], batch["mirrored"])
     # 2. Make fakes from noise.
     fake = models.make_fakes(gan.generator, batch["d_noise"])
     # 3. Train the discriminator on both, real labelled 1, fake 0; only it moves.
     d_labels = {"real": batch["real_label"], "fake": batch["fake_label"]}
-    d = train_on(gan.judge, {"real": real, "fake": fake}, d_labels)
+    given = {"real": real, "fake": fake, "chance": batch.get("d_chance")}
+    d = train_on(gan.judge, models.taken_by(gan.judge, given), d_labels)
     # 4. Take fresh noise.
     fresh = batch["g_noise"]
     # 5. Train d_on_g on it, labelled 1: to make D say "real"; only the generator moves.
-    g = train_on(gan.d_on_g, fresh, models.ones_for(fresh))
+    given = {"noise": fresh, "real": real, "chance": batch.get("g_chance")}
+    taken = models.taken_by(gan.d_on_g, given)
+    g = train_on(gan.d_on_g, taken, models.ones_for(fresh))
     models.update_average(gan.average, gan.generator, batch["decay"])
     return {
         "d_loss": d["loss"],
@@ -348,6 +369,37 @@ def noise(purpose, epoch, iteration):
     """Draw noise (BATCH_SIZE, LATENT) float32, uniform on [-1, 1]."""
     random = np.random.default_rng((SEED, purpose, epoch, iteration))
     return random.uniform(-1, 1, (BATCH_SIZE, models.LATENT)).astype("float32")
+
+
+def augmentation(epoch, iteration):
+    """Draw the numbers of both steps' augmentation, (BATCH_SIZE, 2, 7) in [0, 1).
+
+    {} without one. Each face, real or fake, in either step, has numbers of its own.
+    """
+    if not AUGMENT:
+        return {}
+    shape = (BATCH_SIZE, 2, augment.NUMBERS)
+    return {
+        name: np.random.default_rng((SEED, purpose, epoch, iteration))
+        .random(shape)
+        .astype("float32")
+        for name, purpose in (("d_chance", D_CHANCE), ("g_chance", G_CHANCE))
+    }
+
+
+def rates(epochs):
+    """Return both learning rates, as () float32, after so many epochs.
+
+    {} if they stay. They do not depend on EPOCHS: a run that is made longer goes on as
+    if it had been meant to be that long.
+    """
+    if not LEARNING_RATE_HALF_LIFE:
+        return {}
+    share = 0.5 ** (epochs / LEARNING_RATE_HALF_LIFE)
+    return {
+        "g_rate": np.float32(G_LEARNING_RATE * share),
+        "d_rate": np.float32(D_LEARNING_RATE * share),
+    }
 
 
 def labels(epoch, iteration):
@@ -433,6 +485,7 @@ def about_generator(training, progress):
     return {
         "network": NETWORK,
         "image_size": IMAGE_SIZE,
+        "width": WIDTH,
         "latent": models.LATENT,
         "backend": models.keras.backend.backend(),
         "averaged": True,
