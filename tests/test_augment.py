@@ -20,6 +20,7 @@ def some_chance(count=40):
 
 
 def augmented(faces, chance, *kinds):
+    faces, chance = map(keras.ops.convert_to_tensor, (faces, chance))
     return keras.ops.convert_to_numpy(augment.augment(faces, chance, kinds))
 
 
@@ -134,7 +135,7 @@ def test_discriminator_sees_all_faces_augmented_in_both_steps(monkeypatch, loss)
     fake = gan.generator(noise, training=False)
 
     def judged(faces, row):
-        return to_numpy(logit(augment.augment(faces, chance[:, row], kinds)))
+        return to_numpy(logit(augment.augment(faces, given["chance"][:, row], kinds)))
 
     def to_numpy(tensor):
         return keras.ops.convert_to_numpy(keras.ops.stop_gradient(tensor))
