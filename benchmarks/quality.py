@@ -1,0 +1,268 @@
+"""Which recipe draws the best faces: python -m benchmarks.quality --data FOLDER
+
+Trains train.py with each recipe of RECIPES, at equal pictures shown and once per seed,
+scores what it draws as evaluate.py does, and prints Markdown. A run that is finished
+or scored already is taken as it is, so Ctrl-C and the same command lose nothing.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import checkpoints
+import evaluate
+import runs
+import train
+from benchmarks import report
+from benchmarks.contest import find_device
+from benchmarks.machine import describe_machine, versions
+from benchmarks.workers import SUITE
+from preprocess import prepare
+from script import UserError, options, run, write_json
+
+# What to learn from, and for how long
+DATA = "celeba"  # as train.py's DATA
+IMAGE_SIZE = 28  # {28, 32, 64, 128} pixels of a face
+IMAGES = 0  # [0..] the first so many pictures; 0: all
+EPOCHS = 5  # [1..] passes over the pictures
+SEEDS = "1"  # the seeds of the runs, as in 1,2
+PRECISION = "auto"  # {auto, float32, bfloat16} as train.py's
+
+# What to compare
+RECIPES = "all"  # names of KNOWN, as in plain,averaged
+
+# How to score: KID means something from 1000 samples up
+SAMPLES = 5000  # [10..] fakes a generator, and as many real faces for KID
+INCEPTION = ""  # Inception's weights; empty: fetched, as evaluate.py does
+
+# Where
+RUNS = "runs/quality"  # the folder of the runs
+OUT = ""  # a file for what is printed
+
+# The plain recipe, spelled out: train.py's defaults may be others by now
+PLAIN = {
+    **{"batch-size": 64, "g-learning-rate": 2e-4, "d-learning-rate": 2e-4},
+    **{"beta-1": 0.5, "learning-rate-half-life": 0, "average-decay": 0.999},
+    **{"loss": "cross-entropy", "augment": "", "r1": 0, "d-norm": "batch"},
+    **{"width": 1, "label-smoothing": 0, "label-flipping": 0},
+}
+
+
+class Recipe(NamedTuple):
+    """What is other than in PLAIN, and whether G is scored in place of its average."""
+
+    changed: dict
+    itself: bool = False
+
+
+def _rates(generator, discriminator):
+    return {"g-learning-rate": generator, "d-learning-rate": discriminator}
+
+
+BATCH_32, BATCH_16 = {"batch-size": 32}, {"batch-size": 16}
+
+KNOWN = {
+    "plain": Recipe({}, itself=True),
+    "averaged": Recipe({}),
+    "batch 32, itself": Recipe(BATCH_32, itself=True),
+    "batch 32": Recipe(BATCH_32),
+    "batch 16": Recipe(BATCH_16),
+    "rates 4e-4": Recipe(_rates(4e-4, 4e-4)),
+    "D at 4e-4": Recipe(_rates(2e-4, 4e-4)),
+    "G at 4e-4": Recipe(_rates(4e-4, 2e-4)),
+    "TTUR": Recipe(_rates(5e-4, 1e-5)),
+    "least squares": Recipe({"loss": "least-squares"}),
+    "least squares, 1e-3": Recipe({"loss": "least-squares", **_rates(1e-3, 1e-3)}),
+    "hinge": Recipe({"loss": "hinge"}),
+    "relativistic": Recipe({"loss": "relativistic"}),
+    "smoothing .1": Recipe({"label-smoothing": 0.1}),
+    "translation": Recipe({"augment": "translation"}),
+    "DiffAugment": Recipe({"augment": "colour,translation,cutout"}),
+    "spectral": Recipe({"d-norm": "spectral"}),
+    "no norm, R1 .05": Recipe({"d-norm": "none", "r1": 0.05}),
+    "width 1.5": Recipe({"width": 1.5}),
+    "batch 32, half-life 2": Recipe({**BATCH_32, "learning-rate-half-life": 2}),
+    "batch 32, rates 4e-4": Recipe({**BATCH_32, **_rates(4e-4, 4e-4)}),
+    "batch 32, G at 4e-4": Recipe({**BATCH_32, **_rates(4e-4, 2e-4)}),
+    "batch 32, translation": Recipe({**BATCH_32, "augment": "translation"}),
+    "batch 32, width 1.5": Recipe({**BATCH_32, "width": 1.5}),
+}
+
+
+def main(argv=None):
+    """Train and score what the constants ask for, and print the table."""
+    options(sys.modules[__name__], argv)
+    names, seeds = chosen(), seeds_of(SEEDS)
+    evaluate.SAMPLES, evaluate.NETWORK = SAMPLES, INCEPTION
+    evaluate.DATA, evaluate.REAL, evaluate.SEED = DATA, 0, 1
+    network, refusal = evaluate.open_network()
+    if refusal:
+        raise UserError(f"Recipes are compared by KID. {refusal}")
+    real = open_real()
+    found = {}
+    for name in names:
+        for seed in seeds:
+            folder = folder_of(KNOWN[name], seed)
+            train_run(KNOWN[name], seed, folder)
+            found[name, seed] = score(KNOWN[name], folder, network, real)
+            print(f"{name}, seed {seed}: KID {found[name, seed]['kid']:.5f}")
+    show(report.Page(OUT), found, real, network)
+
+
+def chosen():
+    """Return the names of the recipes that are wanted, in KNOWN's order.
+
+    Raises UserError for one that there is not.
+    """
+    wanted = list(KNOWN) if RECIPES == "all" else named(RECIPES)
+    for name in wanted:
+        if name not in KNOWN:
+            raise UserError(f"--recipes {name}: there are {'; '.join(KNOWN)}; or all.")
+    return [name for name in KNOWN if name in wanted]
+
+
+def named(text):
+    """Split "plain,batch 32, itself" into names: some of KNOWN's have commas too."""
+    found = []
+    for part in text.split(","):
+        longer = f"{found[-1]},{part}" if found else ""
+        if longer and any(name.startswith(longer) for name in KNOWN):
+            found[-1] = longer
+        else:
+            found.append(part.strip())
+    return found
+
+
+def seeds_of(text):
+    """Turn "1,2" into [1, 2]. Raises UserError for anything but whole numbers."""
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise UserError(f"--seeds {text}: whole numbers, as in 1,2.")
+    return [int(part) for part in text.split(",")]
+
+
+def open_real():
+    """Return the evaluate.Real faces that all recipes learn from."""
+    prepared = prepare(DATA, IMAGE_SIZE, IMAGES)
+    faces = evaluate.preprocess.open_faces(prepared)
+    checksum = evaluate.preprocess.checksum_of(prepared)
+    return evaluate.Real(faces, prepared, checksum, True)
+
+
+def folder_of(recipe, seed):
+    """Return the run folder of a recipe, named by what it changes."""
+    words = [f"{name}-{value}" for name, value in recipe.changed.items()] or ["plain"]
+    slug = "-".join(words).replace(",", "-")
+    return Path(RUNS, f"{IMAGE_SIZE}-{slug}-{EPOCHS}-epochs-seed-{seed}")
+
+
+def train_run(recipe, seed, folder):
+    """Train in a process of its own, or go on with what was begun."""
+    here = {"data": DATA, "image-size": IMAGE_SIZE, "images": IMAGES, "run": folder}
+    here |= {"epochs": EPOCHS, "seed": seed, "precision": PRECISION, "score": "mmd"}
+    given = {**PLAIN, **recipe.changed, **here}
+    command = [sys.executable, str(SUITE / "train.py")]
+    command += [f"--{name}={value}" for name, value in given.items()]
+    print(f"Training {folder}", flush=True)
+    if subprocess.run(command).returncode:
+        raise UserError(f"The training of {folder} failed, or was stopped: see above.")
+
+
+def score(recipe, folder, network, real):
+    """Return the scores of a finished run, from its folder if they are there."""
+    path = folder / f"quality-{'itself' if recipe.itself else 'average'}.json"
+    wanted = {"samples": SAMPLES, "pixels": real.checksum, "network": network.sha256}
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["wanted"] == wanted:
+            return kept
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    generator = generator_of(folder, recipe.itself)
+    fake = evaluate.draw(generator, generator.input_shape[1])
+    faces = [evaluate.pick(each, 2000, evaluate.MMD) for each in (real.faces, fake)]
+    found = {"mmd": evaluate.scores.mmd(*faces)}
+    found |= evaluate.score_features(network, real, fake)
+    row = progress_of(folder)["rows"][-1]
+    found |= {name: row[name] for name in ("real_accuracy", "fake_accuracy")}
+    found |= {"wanted": wanted, "diversity": row["diversity"]}
+    write_json(path, found)
+    return found
+
+
+def generator_of(folder, itself):
+    """Return the averaged generator of a run's last epoch, or the one behind it."""
+    if not itself:
+        return runs.load_generator(folder, "last")[0]
+    begun = runs.read_constants(folder)
+    for name, value in begun["constants"].items():
+        setattr(train, name, value)
+    gan = train.build(begun["begun_with"]["precision"])
+    checkpoints.load(folder, gan)
+    return gan.generator
+
+
+def progress_of(folder):
+    """Return the progress that a run's newest checkpoint holds."""
+    newest = checkpoints.folders(folder)[-1] / "progress.json"
+    return json.loads(newest.read_text(encoding="utf-8"))["progress"]
+
+
+def show(page, found, real, network):
+    """Print what was measured on what, every run, and the mean over the seeds."""
+    count, name = len(real.faces), real.prepared.name
+    page(f"Machine: {describe_machine()}.  ")
+    page(f"Device: {find_device(train.models.keras.backend.backend())}  ")
+    page(f"Versions: {versions()}.  ")
+    page(
+        f"Pictures: {count:,} of {name} ({real.prepared.about['crop']}), sha256 "
+        f"{real.checksum[:8]}. {EPOCHS} epochs, so {EPOCHS * count:,} pictures shown, "
+        "less the last incomplete batches.  "
+    )
+    page(
+        f"Scores: the last epoch's generator, {SAMPLES:,} fakes against all real faces "
+        f"(FID) or as many (the others), through {network.name}, sha256 "
+        f"{network.sha256[:8]}.\n"
+    )
+    rows = []
+    for (recipe, seed), it in found.items():
+        drawn = "itself" if KNOWN[recipe].itself else "average"
+        cells = [recipe, said(KNOWN[recipe]), drawn, f"{seed}"]
+        cells.append(f"{it['kid']:.4f} +- {it['kid_standard_error']:.4f}")
+        cells += [f"{it['fid']:.1f}", f"{it['precision']:.2f}", f"{it['recall']:.2f}"]
+        cells += [f"{it['mmd']:.5f}", f"{it['diversity']:.2f}"]
+        cells.append(f"{it['real_accuracy']:.0%}, {it['fake_accuracy']:.0%}")
+        rows.append(cells)
+    head = ("recipe", "other than plain", "drawn by", "seed", "KID", "FID")
+    head += ("precision", "recall", "MMD", "diversity", "D right on real, fake")
+    page.table(head, rows)
+    page()
+    page.table(("recipe", "seeds", "mean KID", "against plain"), means(found))
+
+
+def said(recipe):
+    """Return what a recipe changes as train.py's options."""
+    changed = recipe.changed.items()
+    return " ".join(f"`--{name} {value}`" for name, value in changed) or "nothing"
+
+
+def means(found):
+    """Return the rows of the second table, the best recipe first."""
+    kids = {}
+    for (recipe, _), it in found.items():
+        kids.setdefault(recipe, []).append(it["kid"])
+    mean = {recipe: statistics.mean(each) for recipe, each in kids.items()}
+    plain = mean.get("plain")
+    return [
+        (
+            *(recipe, f"{len(kids[recipe])}", f"{mean[recipe]:.4f}"),
+            f"{mean[recipe] / plain:.2f}" if plain else "",
+        )
+        for recipe in sorted(mean, key=mean.get)
+    ]
+
+
+if __name__ == "__main__":
+    run(main)
