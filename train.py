@@ -57,6 +57,7 @@ BATCH_SIZE = 64  # [2..] real faces an iteration, and as many fakes
 G_LEARNING_RATE = 2e-4  # (0..1] the DCGAN paper's
 D_LEARNING_RATE = 2e-4  # (0..1] the DCGAN paper's; the ratio of the two matters
 BETA_1 = 0.5  # [0..1) Adam's default of 0.9 makes training oscillate
+LEARNING_RATE_HOLD = 0.0  # [0..] epochs before the rates begin to fall, if they do
 LEARNING_RATE_HALF_LIFE = 0.0  # [0..] epochs in which both rates halve; 0: they stay
 AVERAGE_DECAY = 0.999  # [0..1) what is saved averages about 1 / (1 - this) iterations
 
@@ -390,12 +391,13 @@ def augmentation(epoch, iteration):
 def rates(epochs):
     """Return both learning rates, as () float32, after so many epochs.
 
-    {} if they stay. They do not depend on EPOCHS: a run that is made longer goes on as
-    if it had been meant to be that long.
+    {} if they stay; else they do for LEARNING_RATE_HOLD epochs, and fall from there.
+    They do not depend on EPOCHS: a run that is made longer goes on as if it had been
+    meant to be that long.
     """
     if not LEARNING_RATE_HALF_LIFE:
         return {}
-    share = 0.5 ** (epochs / LEARNING_RATE_HALF_LIFE)
+    share = 0.5 ** (max(0, epochs - LEARNING_RATE_HOLD) / LEARNING_RATE_HALF_LIFE)
     return {
         "g_rate": np.float32(G_LEARNING_RATE * share),
         "d_rate": np.float32(D_LEARNING_RATE * share),

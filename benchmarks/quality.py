@@ -45,9 +45,9 @@ OUT = ""  # a file for what is printed
 # The plain recipe, spelled out: train.py's defaults may be others by now
 PLAIN = {
     **{"batch-size": 64, "g-learning-rate": 2e-4, "d-learning-rate": 2e-4},
-    **{"beta-1": 0.5, "learning-rate-half-life": 0, "average-decay": 0.999},
-    **{"loss": "cross-entropy", "augment": "", "r1": 0, "d-norm": "batch"},
-    **{"width": 1, "label-smoothing": 0, "label-flipping": 0},
+    **{"beta-1": 0.5, "learning-rate-hold": 0, "learning-rate-half-life": 0},
+    **{"average-decay": 0.999, "loss": "cross-entropy", "augment": "", "r1": 0},
+    **{"d-norm": "batch", "width": 1, "label-smoothing": 0, "label-flipping": 0},
 }
 
 
@@ -97,7 +97,7 @@ def main(argv=None):
     options(sys.modules[__name__], argv)
     names, seeds = chosen(), seeds_of(SEEDS)
     evaluate.SAMPLES, evaluate.NETWORK = SAMPLES, INCEPTION
-    evaluate.DATA, evaluate.REAL, evaluate.SEED = DATA, 0, 1
+    evaluate.REAL, evaluate.SEED = 0, 1
     network, refusal = evaluate.open_network()
     if refusal:
         raise UserError(f"Recipes are compared by KID. {refusal}")

@@ -222,6 +222,14 @@ def test_rates_halve_with_the_epochs(small, monkeypatch):
     assert train.chance(2, 5, 10)["d_rate"] == train.rates(1.5)["d_rate"]
 
 
+def test_rates_are_held_before_they_fall(small, monkeypatch):
+    monkeypatch.setattr(train, "LEARNING_RATE_HOLD", 10.0)
+    assert train.rates(20) == {}  # they do not fall at all
+    monkeypatch.setattr(train, "LEARNING_RATE_HALF_LIFE", 2.0)
+    for epochs, share in ((0, 1), (9.9, 1), (10, 1), (12, 0.5), (16, 0.125)):
+        assert train.rates(epochs)["g_rate"] == pytest.approx(2e-4 * share)
+
+
 @pytest.mark.every_backend
 def test_a_gradient_is_that_of_each_face(small):
     random = np.random.default_rng(0)
