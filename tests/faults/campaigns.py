@@ -1,0 +1,3 @@
+"""All campaigns, in the order of the table."""
+
+CAMPAIGNS = []
