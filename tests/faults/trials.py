@@ -41,7 +41,7 @@ class Tally:
         self.lost.append(line)
 
     def mistake(self, line):
-        """Note a wrong result: other bytes, a traceback, a stray file, no clear line."""
+        """Note a wrong result: other bytes, a traceback, a stray file, or worse."""
         self.wrong.append(line)
 
     def expect(self, is_so, line):
@@ -79,5 +79,5 @@ def finish(process, seconds=300):
 
 
 def is_one_clear_error(code, err):
-    """Tell whether a process ended as a user's error should: code 1 and no traceback."""
+    """Tell whether a process ended as by a user's error: code 1 and no traceback."""
     return code == 1 and "Traceback" not in err and bool(err.strip())
