@@ -51,7 +51,7 @@ D_NORM = "batch"  # {batch, spectral, none} how the discriminator is normalized
 
 # How long
 EPOCHS = 25  # [1..] passes over the pictures
-BATCH_SIZE = 64  # [2..] real faces an iteration, and as many fakes
+BATCH_SIZE = 0  # [0..] real faces an iteration, and as many fakes; 0: by the size
 
 # How fast to learn
 G_LEARNING_RATE = 2e-4  # (0..1] the DCGAN paper's
@@ -119,9 +119,11 @@ def main(argv=None):
     models.check_size(NETWORK, IMAGE_SIZE)
     losses.check(LOSS, D_NORM, R1, LABEL_SMOOTHING, LABEL_FLIPPING)
     augment.kinds_of(AUGMENT)
+    if BATCH_SIZE == 1:
+        raise UserError("BATCH_SIZE = 1: batch norm needs 2. Try --batch-size 32")
     devices.join()
     device = describe_device()
-    ours = devices.choose(DEVICES, BATCH_SIZE)
+    ours = devices.choose(DEVICES, batch_size())
     with ours.together():
         print(
             f"Device    {device}{ours.more}\nBackend   {describe_backend()}", flush=True
@@ -129,10 +131,11 @@ def main(argv=None):
         folder = run_folder()
         before = begun_before(folder, constants) if ours.is_first else None
         pictures = prepare(DATA, IMAGE_SIZE, IMAGES)
-        check_enough(pictures.count, BATCH_SIZE, DATA)
+        check_enough(pictures.count, batch_size(), DATA)
         begun_with = {
             "backend": models.keras.backend.backend(),
             "precision": choose_precision(PRECISION),
+            "batch_size": batch_size(),
             "count": pictures.count,
             "checksum": checksum_of(pictures),
             "score": ours.share(watch.choose(SCORE, before)),
@@ -163,6 +166,15 @@ def begun_before(folder, constants):
     fixed = {name: constants[name] for name in constants if name not in FREE}
     runs.compare(folder, before and before["constants"], fixed)
     return before
+
+
+def batch_size():
+    """Return how many real faces an iteration takes: BATCH_SIZE, or what did best.
+
+    At 28 x 28, batches of 32 were better than of 64 at equal pictures shown
+    (benchmarks/QUALITY.md); at larger sizes 64 has not been challenged.
+    """
+    return BATCH_SIZE or (64 if IMAGE_SIZE > 32 else 32)
 
 
 def build(precision):
@@ -197,12 +209,12 @@ def describe(gan, pictures, folder, begun_with):
     """Print what will run."""
     g, d = gan.generator.count_params(), gan.discriminator.count_params()
     count, size = pictures.count, f"{IMAGE_SIZE} x {IMAGE_SIZE}"
-    iterations = count // BATCH_SIZE
+    iterations = count // batch_size()
     lines = (
         f"Pictures  {count:,} of {pictures.name}, {size}, in {pictures.path}",
         f"Networks  {NETWORK}: generator {g:,} parameters, discriminator {d:,}, "
         f"{begun_with['precision']}",
-        f"Training  {EPOCHS} epochs of {iterations:,} iterations of {BATCH_SIZE}",
+        f"Training  {EPOCHS} epochs of {iterations:,} iterations of {batch_size()}",
         f"Scoring   {watch.describe(begun_with['score'], SCORE_SAMPLES, count)}",
         f"Run       {folder}",
     )
@@ -269,9 +281,9 @@ def train_epoch(training, progress, stopping):
     A call's scores are read when the next call is under way, so that the device has
     always something to do.
     """
-    per_epoch = len(training.faces) // BATCH_SIZE
+    per_epoch = len(training.faces) // batch_size()
     silent = not training.devices.is_first
-    bar = EpochBar(progress, EPOCHS, per_epoch, BATCH_SIZE, disable=silent)
+    bar = EpochBar(progress, EPOCHS, per_epoch, batch_size(), disable=silent)
     saved = began = time.monotonic()
     running = None
     with bar, contextlib.closing(batches_ahead(training, progress)) as ahead:
@@ -295,8 +307,8 @@ def train_epoch(training, progress, stopping):
 def batches_ahead(training, progress):
     """Yield the batches {name: (K, ...)} of each call that is left of an epoch."""
     epoch, faces, ours = progress["epoch"], training.faces, training.devices
-    places = feed.order(len(faces), BATCH_SIZE, SEED, epoch)
-    part = ours.part(BATCH_SIZE)
+    places = feed.order(len(faces), batch_size(), SEED, epoch)
+    part = ours.part(batch_size())
 
     def prepare_call(numbers):
         rows = [chance(epoch, number, len(places)) for number in numbers]
@@ -317,7 +329,7 @@ def chance(epoch, iteration, per_epoch):
 
     Returns {name: array} of five_steps' batch, but for the real faces.
     """
-    mirrored = feed.mirrored(BATCH_SIZE, SEED, epoch, iteration)
+    mirrored = feed.mirrored(batch_size(), SEED, epoch, iteration)
     updates = (epoch - 1) * per_epoch + iteration + 1
     return {
         "mirrored": mirrored if FLIP else np.zeros_like(mirrored),
@@ -367,19 +379,20 @@ def five_steps(gan, batch, train_on):
 
 
 def noise(purpose, epoch, iteration):
-    """Draw noise (BATCH_SIZE, LATENT) float32, uniform on [-1, 1]."""
+    """Draw noise (batch_size(), LATENT) float32, uniform on [-1, 1]."""
     random = np.random.default_rng((SEED, purpose, epoch, iteration))
-    return random.uniform(-1, 1, (BATCH_SIZE, models.LATENT)).astype("float32")
+    shape = (batch_size(), models.LATENT)
+    return random.uniform(-1, 1, shape).astype("float32")
 
 
 def augmentation(epoch, iteration):
-    """Draw the numbers of both steps' augmentation, (BATCH_SIZE, 2, 7) in [0, 1).
+    """Draw the numbers of both steps' augmentation, (batch_size(), 2, 7) in [0, 1).
 
     {} without one. Each face, real or fake, in either step, has numbers of its own.
     """
     if not AUGMENT:
         return {}
-    shape = (BATCH_SIZE, 2, augment.NUMBERS)
+    shape = (batch_size(), 2, augment.NUMBERS)
     return {
         name: np.random.default_rng((SEED, purpose, epoch, iteration))
         .random(shape)
@@ -405,16 +418,16 @@ def rates(epochs):
 
 
 def labels(epoch, iteration):
-    """Return D's labels {"real_label", "fake_label"}: (BATCH_SIZE, 1) float32, 1 and 0.
+    """Return D's labels {"real_label", "fake_label"}: (n, 1) float32, 1 and 0.
 
     LABEL_SMOOTHING lowers those of real faces (Salimans et al. 2016, one-sided);
     LABEL_FLIPPING then swaps that share of the labels of both.
     """
-    real = np.full((BATCH_SIZE, 1), 1 - LABEL_SMOOTHING, "float32")
-    fake = np.zeros((BATCH_SIZE, 1), "float32")
+    real = np.full((batch_size(), 1), 1 - LABEL_SMOOTHING, "float32")
+    fake = np.zeros((batch_size(), 1), "float32")
     if LABEL_FLIPPING:
         random = np.random.default_rng((SEED, LABELS, epoch, iteration))
-        swap = random.random((2, BATCH_SIZE, 1)) < LABEL_FLIPPING
+        swap = random.random((2, batch_size(), 1)) < LABEL_FLIPPING
         real, fake = np.where(swap[0], fake, real), np.where(swap[1], real, fake)
     return {"real_label": real, "fake_label": fake}
 
@@ -435,7 +448,7 @@ def finish_epoch(training, progress):
     epoch, reference = progress["epoch"], training.reference
     varied = diversity(sheet) / reference if reference else 0.0
     score = score_of(training, epoch)
-    end_epoch(progress, BATCH_SIZE, diversity=varied, **score)
+    end_epoch(progress, batch_size(), diversity=varied, **score)
     if not training.devices.is_first:
         return
     folder, about = training.folder, about_generator(training, progress)
@@ -495,7 +508,7 @@ def about_generator(training, progress):
         | {fact: pictures.about[fact] for fact in facts},
         "epochs": epochs,
         "iterations": progress["iterations"],
-        "pictures_shown": progress["iterations"] * BATCH_SIZE,
+        "pictures_shown": progress["iterations"] * batch_size(),
         "score": scoring and row[scoring.kind],
         "scored_by": scoring
         and watch.describe(scoring.kind, SCORE_SAMPLES, pictures.count),
@@ -532,8 +545,8 @@ def too_large(folder):
     """Say what to do when the device's memory is too small."""
     again = f" --run {folder}-2" if checkpoints.folders(folder) else ""
     return (
-        f"Out of memory with {BATCH_SIZE} faces of {IMAGE_SIZE} x {IMAGE_SIZE} a "
-        f"batch. Try --batch-size {max(2, BATCH_SIZE // 2)}{again}"
+        f"Out of memory with {batch_size()} faces of {IMAGE_SIZE} x {IMAGE_SIZE} a "
+        f"batch. Try --batch-size {max(2, batch_size() // 2)}{again}"
     )
 
 

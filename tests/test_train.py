@@ -596,6 +596,19 @@ def test_the_networks_learn_the_colour_of_the_faces(gan, monkeypatch):
     assert np.mean([score["fake_accuracy"] for score in early]) > 0.6
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"), [(28, 32), (32, 32), (64, 64), (128, 64)]
+)
+def test_the_size_decides_how_large_a_batch_is_unless_it_is_said(
+    tiny, monkeypatch, size, expected
+):
+    monkeypatch.setattr(train, "IMAGE_SIZE", size)
+    assert train.batch_size() == 8
+    monkeypatch.setattr(train, "BATCH_SIZE", 0)
+    assert train.batch_size() == expected
+    assert train.noise(train.D_NOISE, 1, 0).shape == (expected, models.LATENT)
+
+
 def test_noise_is_fresh_in_every_step_and_the_same_in_every_run(tiny, monkeypatch):
     def draws():
         purposes = (train.D_NOISE, train.G_NOISE)
@@ -685,6 +698,7 @@ def test_flipping_swaps_the_given_share_of_labels(tiny, monkeypatch):
     [
         (["--image-size", "50"], 2, "--image-size 50: must be one of 28, 32, 64, 128"),
         (["--epochs", "-1"], 2, "--epochs -1: must be at least 1"),
+        (["--batch-size", "1"], 1, "BATCH_SIZE = 1: batch norm needs 2"),
         (["--epochs", "x"], 2, "--epochs: 'x' is not a whole number"),
         (["--epohcs", "1"], 2, "no option --epohcs, did you mean --epochs?"),
         (["--network", "tutorial"], 1, "tutorial network draws 64 pixels, not 28"),
