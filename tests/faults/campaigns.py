@@ -1,3 +1,5 @@
 """All campaigns, in the order of the table."""
 
-CAMPAIGNS = []
+from tests.faults import kills
+
+CAMPAIGNS = [*kills.CAMPAIGNS]
