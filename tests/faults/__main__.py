@@ -94,7 +94,7 @@ def keep(name, tally, count):
     table = [f"| {' | '.join(COLUMNS)} |", f"| {' | '.join(rule)} |", *lines]
     machine = (
         f"\n\nLast row made with Python {platform.python_version()} on "
-        f"{platform.system()}, {os.cpu_count()} cores. {describe_device()}.\n"
+        f"{platform.system()}, {os.cpu_count()} cores. {describe_device()}\n"
     )
     with write_whole(path) as part:
         part.write_text(HEAD + "\n".join(table) + machine, encoding="utf-8")
