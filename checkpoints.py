@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from script import UserError, sha256, write_json, write_whole
+from script import UserError, replace, sha256, write_json, write_whole
 
 # What reading a damaged checkpoint may raise
 DAMAGE = (
@@ -36,11 +36,15 @@ def save(run, gan, progress, keep):
         written = {"progress": progress, "checksum": _checksum(part, progress)}
         write_json(part / "progress.json", written)
         _remove(folder)
-        os.replace(part, folder)
+        replace(part, folder)
         for old in folders(run)[:-keep]:
             _remove(old)
     except OSError as error:
-        raise UserError(f"Cannot write {folder}: {error.strerror or error}.") from error
+        megabytes = sum(array.nbytes for array in arrays.values()) / 1e6
+        raise UserError(
+            f"Cannot write {folder}: {error.strerror or error}. "
+            f"It takes {megabytes:,.0f} MB. The same command goes on from the last one."
+        ) from error
 
 
 def finite_arrays(gan):

@@ -5,8 +5,10 @@ Whatever another script reads appears whole, by rename.
 
 import contextlib
 import csv
+import errno
 import json
 import os
+import platform
 import shutil
 import subprocess
 import time
@@ -14,6 +16,7 @@ import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 try:
@@ -28,9 +31,13 @@ from script import UserError, sha256, write_json, write_whole
 GENERATOR = "generator.weights.h5"
 ABOUT = "generator.json"
 CONSTANTS = "constants.json"
+LOCK = "lock"
 
 # The generators of a run: the best by its score, and the last
 NAMES = {"best": "generator", "last": "generator-last"}
+
+# Bytes: no array of a generator is as large
+LARGEST = 2**30
 
 # The generator that came with the suite, beside this file
 SHIPPED = "weights/celeba-28"
@@ -39,13 +46,35 @@ SHIPPED = "weights/celeba-28"
 def save_generator(run, generator, about, which="best"):
     """Write the weights of a generator and its JSON, `about` plus their checksum.
 
-    which: "best" or "last" of NAMES.
+    which: "best" or "last" of NAMES. Killed at any moment, it leaves the generator of
+    before or this one: until the new weights are there, the JSON tells of both.
     """
     weights, path = _files(run, which)
     with write_whole(weights) as part:
-        generator.save_weights(part)
+        _save_weights(generator, part)
         about = {**about, "sha256": sha256(part)}
+        before = _told(path, weights)
+        if before:
+            write_json(path, {**about, "before": before})
     write_json(path, about)
+
+
+def _save_weights(generator, path):
+    try:
+        generator.save_weights(path)
+    except (RuntimeError, ValueError) as error:  # what HDF5 makes of a full disk
+        raise OSError(errno.EIO, str(error)) from error
+
+
+def _told(path, weights):
+    """Return what a JSON says of the weights that are there, or None."""
+    try:
+        about = _read_about(path)
+    except UserError:
+        return None
+    found = _sha256_if_there(weights)
+    tellings = (about, about.pop("before", None))
+    return next((told for told in tellings if told and told["sha256"] == found), None)
 
 
 def load_generator(run, which="best"):
@@ -59,16 +88,22 @@ def load_generator(run, which="best"):
     if not path.is_file():
         last = "last " if which == "last" else ""
         raise UserError(f"No {last}generator in {run} yet. Train one: python train.py")
-    for wait in (0.1, 0.5, 2.0, 0):  # between the two renames of save_generator
-        about = _read_about(path)
-        if _sha256_if_there(weights) == about["sha256"]:
-            break
+    for wait in (0, 0.1, 0.5, 2.0):  # while a run renames and renames again
         time.sleep(wait)
-    else:
-        raise UserError(
-            f"{weights} is damaged or was not written to its end: its checksum "
-            f"is not the one in {path.name}. Continue or repeat the training of {run}."
-        )
+        _read_about(path)
+        about = _told(path, weights)
+        generator = about and _load(weights, path, about)
+        if generator:
+            return generator, about
+    raise UserError(
+        f"{weights} is damaged or was not written to its end: its checksum "
+        f"is not the one in {path.name}. Continue or repeat the training of {run}."
+    )
+
+
+def _load(weights, path, about):
+    """Build a generator and load weights; None if the file is not the one any more."""
+    check_weights(weights)
     width = about.get("width", 1.0)  # older ones do not say
     generator = models.build_generator(about["network"], about["image_size"], width)
     try:
@@ -76,13 +111,50 @@ def load_generator(run, which="best"):
             # What Keras finds no weights for it leaves as it is, and only warns
             warnings.simplefilter("error", UserWarning)
             generator.load_weights(weights)
-    except (ValueError, OSError, KeyError, UserWarning) as error:
+        fault = None
+    except Exception as error:  # broken bytes raise nearly anything in HDF5 and Keras
+        fault = error
+    if _sha256_if_there(weights) != about["sha256"]:
+        return None
+    if fault:
         size = about["image_size"]
         raise UserError(
             f"{weights} does not hold a {about['network']} generator of "
             f"{size} x {size} faces, as {path.name} says. Train again: python train.py"
-        ) from error
-    return generator, about
+        ) from fault
+    return generator
+
+
+def check_weights(path):
+    """Raise UserError unless a file of weights is plain: HDF5 of numbers, all in it.
+
+    Refused are links, which may lead into other files, and arrays of more than
+    LARGEST bytes, which a few bytes on the disk may claim to be.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            fault = _fault_in(file)
+    except Exception as error:  # broken bytes raise nearly anything in HDF5
+        fault = f"cannot be read: {error}"
+    if fault:
+        raise UserError(f"{path} {fault}. Train again: python train.py")
+
+
+def _fault_in(group, room=LARGEST):
+    """Say what is not plain in an HDF5 group, or return ''."""
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            return f"has a link, {name}, that may lead out of it"
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            fault = _fault_in(item, room)
+        elif item.is_virtual or item.external or item.dtype.kind not in "fiub":
+            fault = f"has something else than numbers, {name}, in it"
+        else:
+            fault = f"has too large a {name}" if item.nbytes > room else ""
+        if fault:
+            return fault
+    return ""
 
 
 def holds(run, epochs):
@@ -106,15 +178,34 @@ def _read_about(path):
     wanted |= {"epochs": int, "data": dict}
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        wrong = [key for key, kind in wanted.items() if type(about[key]) is not kind]
-        if about["latent"] != models.LATENT:
-            wrong.append("latent")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        tellings = [about, *([about["before"]] if "before" in about else [])]
+        wrong = [
+            key
+            for told in tellings
+            for key, kind in wanted.items()
+            if type(told[key]) is not kind
+        ]
+        wrong += [key for told in tellings if not wrong for key in _odd(told)]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error!r}. Train again.") from error
     if wrong:
         raise UserError(f"{path} has a wrong {wrong[0]}. Train again: python train.py")
-    models.check_size(about["network"], about["image_size"])
+    for told in tellings:
+        models.check_size(told["network"], told["image_size"])
     return about
+
+
+def _odd(about):
+    """Name the facts of a generator's JSON that no run of this suite writes."""
+    data, width, score = about["data"], about.get("width", 1.0), about.get("score")
+    fine = {
+        "latent": about["latent"] == models.LATENT,
+        "width": isinstance(width, (int, float)) and 0 < width <= 16,
+        "data": type(data.get("name")) is str and type(data.get("count")) is int,
+        "score": score is None
+        or (isinstance(score, float) and type(about.get("scored_by")) is str),
+    }
+    return [key for key, is_fine in fine.items() if not is_fine]
 
 
 def sweep(run):
@@ -185,19 +276,31 @@ def alone(run):
     if fcntl is None:
         yield
         return
-    lock = os.open(run, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise UserError(
-            f"Another process trains in {run}. Wait for it, or start another run: "
-            f"--run {run}-2"
-        ) from None
-    try:
+    with open(Path(run) / LOCK, "a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(_taken(run, lock)) from None
+        except OSError as error:  # some network drives know no locks
+            print(
+                f"Cannot lock {run}: {error.strerror}. Two trainings in it at once "
+                "would spoil both.",
+                flush=True,
+            )
+        lock.truncate(0)
+        lock.write(f"{os.getpid()} on {platform.node()}")
+        lock.flush()
         yield
-    finally:
-        os.close(lock)
+
+
+def _taken(run, lock):
+    """Say who trains in a run folder; the one that holds the lock wrote it there."""
+    lock.seek(0)
+    who = lock.read(100).strip()
+    process = f"Process {who}" if who else "Another process"
+    return (
+        f"{process} trains in {run}. Wait for it, or start another run: --run {run}-2"
+    )
 
 
 def check_writable(run):
@@ -216,7 +319,8 @@ def read_constants(run):
     path = Path(run) / CONSTANTS
     if not path.exists():
         if Path(run).exists() and any(
-            not entry.name.startswith("part-") for entry in Path(run).iterdir()
+            not entry.name.startswith("part-") and entry.name != LOCK
+            for entry in Path(run).iterdir()
         ):
             raise UserError(f"{run} holds something else. Another folder: --run NAME")
         return None

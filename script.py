@@ -18,6 +18,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+STOPPED = "\nStopped. The same command starts again."
+
 LINE_EVERY = 20  # seconds between two lines of a progress bar that goes to a file
 
 RANGE = re.compile(
@@ -37,8 +39,19 @@ def run(main):
     try:
         main()
     except KeyboardInterrupt:
-        print("\nStopped. The same command starts again.", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _stopped_early(kind, error, trace):
+    """Tell in one line of a Ctrl-C before run(), while Keras is imported say."""
+    if issubclass(kind, KeyboardInterrupt):
+        print(STOPPED, file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _stopped_early
 
 
 def options(module, argv=None):
@@ -227,13 +240,24 @@ def write_whole(path):
         yield part
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(part, path)
+        replace(part, path)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"Cannot write {path}: {reason}.") from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def replace(old, new):
+    """Rename a file or folder, and wait until the disk has the new name as well."""
+    os.replace(old, new)
+    if os.name == "posix":
+        folder = os.open(Path(new).parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def write_json(path, content):

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import re
 import shutil
 import signal
@@ -532,7 +533,8 @@ def test_a_run_folder_that_even_root_cannot_make_is_one_line(tiny):
 
 
 def test_a_second_training_in_one_folder_is_refused(tiny):
-    refused = pytest.raises(SystemExit, match="Another process trains in runs/tiny")
+    us = rf"Process {os.getpid()} on \S+ trains in runs/tiny"
+    refused = pytest.raises(SystemExit, match=us)
     with runs.alone("runs/tiny"), refused:
         train.main([])
     train.main(["--epochs", "1"])
