@@ -1,5 +1,5 @@
 """All campaigns, in the order of the table."""
 
-from tests.faults import kills
+from tests.faults import kills, trainings
 
-CAMPAIGNS = [*kills.CAMPAIGNS]
+CAMPAIGNS = [*kills.CAMPAIGNS, *trainings.CAMPAIGNS]

@@ -1,0 +1,248 @@
+"""train.py, killed at any moment; the run's end is that of an undisturbed one.
+
+The processes are forked from one that has Keras imported, so that a trial takes a
+second or two; one in ten is started anew, as a user does.
+"""
+
+import csv
+import functools
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tests.faults import deadly
+from tests.faults.trials import Campaign, finish, start
+
+OPTIONS = {
+    "data": "cartoons",
+    "image-size": 28,
+    "images": 48,
+    "batch-size": 8,
+    "width": 0.25,
+    "epochs": 3,
+    "steps-per-call": 1,
+    "samples": 10,
+    "score-samples": 20,
+    "checkpoint-minutes": 0.0005,
+    "keep-checkpoints": 2,
+    "precision": "float32",
+    "score": "mmd",
+    "run": "runs/tiny",
+}
+WORDS = [str(word) for name in OPTIONS for word in (f"--{name}", OPTIONS[name])]
+SIGNALS = ("SIGKILL", "SIGKILL", "SIGTERM", "SIGINT")
+
+
+def killed(tally, number, folder):
+    """Kill train.py up to three times, then let it finish; compare every bit."""
+    chance = random.Random(number)
+    expected, seconds = undisturbed()
+    shutil.copytree(expected / "data", folder / "data")
+    plainly = number % 10 == 9
+    for _ in range(chance.choice((1, 2, 3))):
+        inject(chance, folder, seconds, plainly)
+        tally.faults += 1
+    with tally.recovery():
+        code = wait_for(forked(folder)) if not plainly else plain(folder)
+    if not tally.expect(code == 0, f"trial {number}: the last run ended with {code}"):
+        said = folder / "said.txt"
+        tally.wrong[-1] += ": " + (said.read_text()[-300:] if said.exists() else "")
+        return
+    for line in different(expected / "runs/tiny", folder / "runs/tiny"):
+        tally.mistake(f"trial {number}: {line}")
+
+
+@functools.cache
+def undisturbed():
+    """Train without a fault; return the folder and the seconds that it took."""
+    folder = Path(tempfile.mkdtemp(prefix="undisturbed-"))
+    began = time.monotonic()
+    assert wait_for(forked(folder)) == 0, (folder / "said.txt").read_text()
+    return folder, time.monotonic() - began
+
+
+def inject(chance, folder, seconds, plainly):
+    """Start a training and kill it: at a moment, or at a call that changes a file."""
+    if plainly:
+        process = start("train.py", *WORDS, cwd=folder)
+        time.sleep(chance.uniform(0, 3 * seconds + 10))  # the moment is what is tried
+        process.send_signal(getattr(signal, chance.choice(SIGNALS)))
+        finish(process)
+        return
+    if chance.random() < 0.5:
+        wait_for(forked(folder, at=chance.randint(1, 150)))
+        return
+    process = forked(folder)
+    time.sleep(chance.uniform(0, 1.2 * seconds))
+    sign = getattr(signal, chance.choice(SIGNALS))
+    if not ended(process):
+        os.kill(process, sign)
+        wait_for(process)
+
+
+_codes = {}
+
+
+def ended(process):
+    """Tell whether a forked process is over, without waiting for it."""
+    found, status = os.waitpid(process, os.WNOHANG)
+    if found:
+        _codes[process] = os.waitstatus_to_exitcode(status)
+    return bool(found)
+
+
+def wait_for(process):
+    """Wait for a forked process; return its exit code, negative for a signal."""
+    if process not in _codes:
+        _, status = os.waitpid(process, 0)
+        _codes[process] = os.waitstatus_to_exitcode(status)
+    return _codes.pop(process)
+
+
+def plain(folder):
+    code, _, err = finish(start("train.py", *WORDS, cwd=folder))
+    (folder / "said.txt").write_text(err)
+    return code
+
+
+def forked(folder, at=0):
+    """Train in a forked process, deadly at its `at`-th change of a file."""
+    import train  # Keras without TensorFlow's threads, which begin with the first tensor
+
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.chdir(folder)
+        said = os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        if at:
+            deadly.arm(at)
+        train.main(WORDS)
+        code = 0
+    except SystemExit as stop:
+        print(stop.code, flush=True)
+        code = stop.code if isinstance(stop.code, int) else 1
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def different(expected, found):
+    """Yield a line for each way in which a run is not the undisturbed one."""
+    names = sorted(path.name for path in expected.iterdir())
+    left = sorted(path.name for path in found.iterdir() if "damaged" not in path.name)
+    if names != left:
+        yield f"the folder holds {left}, not {names}"
+        return
+    if any(path.name.startswith("part-") for path in found.rglob("*")):
+        yield "part files are left"
+    last = names[names.index("checkpoint-000018")]
+    for name, array in np.load(expected / last / "weights.npz").items():
+        if array.tobytes() != np.load(found / last / "weights.npz")[name].tobytes():
+            yield f"{name} has other bits"
+            return
+    for which in ("generator", "generator-last"):
+        if weights_of(expected, which) != weights_of(found, which):
+            yield f"{which} has other weights"
+    if rows_of(expected) != rows_of(found):
+        yield "log.csv has other rows"
+
+
+def weights_of(run, which):
+    import h5py
+
+    arrays = {}
+
+    def keep(name, item):
+        if isinstance(item, h5py.Dataset):
+            arrays[name] = item[()].tobytes()
+
+    with h5py.File(run / f"{which}.weights.h5") as file:
+        file.visititems(keep)
+    return arrays
+
+
+def rows_of(run):
+    """Read log.csv but for its times."""
+    with open(run / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    times = {"seconds", "pictures_per_second", "waiting_share"}
+    return [{key: row[key] for key in row if key not in times} for row in rows]
+
+
+def read_meanwhile(tally, number, folder):
+    """Load the generators again and again while a training writes them."""
+    import generate
+
+    chance = random.Random(number)
+    expected, _ = undisturbed()
+    shutil.copytree(expected / "data", folder / "data")
+    writer = forked(folder)
+    while not ended(writer):
+        which = chance.choice(("best", "last"))
+        reader = forked_reader(generate, folder, which)
+        code, said = wait_for(reader), (folder / "read.txt").read_text()
+        none_yet = code == 1 and "generator in runs/tiny yet" in said
+        tally.faults += 1
+        tally.expect(code == 0 or none_yet, f"trial {number}: reader: {said[-300:]}")
+        if code == 0:
+            tally.expect(is_whole(folder / "faces.png"), f"trial {number}: faces.png")
+        for path in [*folder.glob("runs/tiny/samples/*.png")][-1:]:
+            fine = path.name.startswith("part-") or is_whole(path)
+            tally.expect(fine, f"trial {number}: {path.name} is not whole")
+    tally.expect(wait_for(writer) == 0, f"trial {number}: the training ended badly")
+
+
+def forked_reader(generate, folder, which):
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        os.chdir(folder)
+        said = os.open("read.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        generate.main(["--run", "runs/tiny", "--which", which])
+        code = 0
+    except SystemExit as stop:
+        print(stop.code, flush=True)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def is_whole(path):
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except OSError:
+        return False
+    return True
+
+
+CAMPAIGNS = [
+    Campaign("killed: train.py", killed, long=100, short=2),
+    Campaign("read while train.py writes", read_meanwhile, long=20, short=1),
+]
