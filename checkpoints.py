@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import zipfile
@@ -45,6 +46,19 @@ def save(run, gan, progress, keep):
             f"Cannot write {folder}: {error.strerror or error}. "
             f"It takes {megabytes:,.0f} MB. The same command goes on from the last one."
         ) from error
+
+
+def check_room(run, gan, keep):
+    """Raise UserError where the disk has no room for the checkpoints that will stay."""
+    size = sum(4 * math.prod(array.shape) for array in _variables(gan).values())
+    # While one is written, the oldest is there still; generators take less than one
+    needed = size * max(2, keep + 2 - len(folders(run)))
+    free = shutil.disk_usage(run).free
+    if free < needed:
+        raise UserError(
+            f"{run} needs {needed / 1e6:,.0f} MB for checkpoints, and the disk has "
+            f"{free / 1e6:,.0f} MB free. Make room, or another place: --run FOLDER"
+        )
 
 
 def finite_arrays(gan):

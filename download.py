@@ -4,10 +4,12 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 import shutil
 import time
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -280,11 +282,21 @@ def _check_status(response, asked):
     answer = f"answered {status} {response.reason}"
     if status < 500 and status not in (408, 429):
         raise _SkipError(answer)
-    after = response.headers.get("Retry-After", "")
-    wait = int(after) if after.isdecimal() else None
+    wait = _asked_wait(response.headers.get("Retry-After", ""))
     if wait is not None and wait > LONGEST_WAIT:
         raise _SkipError(f"{answer} and asks to wait {wait:,} s")
     raise _AgainError(answer, wait)
+
+
+def _asked_wait(text):
+    """Return the seconds that a Retry-After asks for, number or date, or None."""
+    if text.isascii() and text.isdecimal():
+        return int(text[:9])
+    try:
+        until = parsedate_to_datetime(text)
+        return max(0, math.ceil(until.timestamp() - time.time()))
+    except (ValueError, OverflowError):
+        return None
 
 
 def _body(response):

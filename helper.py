@@ -64,6 +64,9 @@ LOOSE = 2**32 - 1
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 ENCRYPTED = 1
 
+# Bytes of a picture's file; what claims to be larger is not read
+LARGEST = 2**28
+
 # Members lie side by side, so reading ahead saves calls
 READ_AHEAD = 2**17
 
@@ -281,7 +284,9 @@ def read_faces(job):
 def _read(pictures, name, number, *member):
     """Read one picture's bytes; the arguments are a ROW's, with the name itself."""
     if number == LOOSE:
-        return Path(pictures.folder, os.fsdecode(name)).read_bytes()
+        path = Path(pictures.folder, os.fsdecode(name))
+        _check_size(path.stat().st_size)
+        return path.read_bytes()
     archive = _open_archive(pictures.folder, pictures.archives[number])
     return _read_member(archive, *member)
 
@@ -303,6 +308,7 @@ def _read_member(archive, offset, packed, size, crc, method, flags):  # noqa: PL
     """
     if flags & ENCRYPTED:
         raise Unreadable("it is encrypted")
+    _check_size(max(packed, size))
     archive.seek(offset)
     header = archive.read(LOCAL_HEADER.size)
     if len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
@@ -317,6 +323,11 @@ def _read_member(archive, offset, packed, size, crc, method, flags):  # noqa: PL
     if len(data) != size or zlib.crc32(data) != crc:
         raise Unreadable("its checksum is wrong")
     return data
+
+
+def _check_size(size):
+    if size > LARGEST:
+        raise Unreadable(f"it has {size:,} bytes, more than any picture")
 
 
 def read_face(data, size):

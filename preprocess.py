@@ -56,6 +56,9 @@ JOBS_AHEAD = 3
 # Unreadable pictures that are named
 NAMED = 3
 
+# So many pictures may kill the process that reads them, and be skipped
+DEADLY = 10
+
 # To be raised when the same source would give other pixels
 VERSION = 1
 
@@ -258,29 +261,102 @@ def _make(path, data, wanted, images):
     return about
 
 
-@contextlib.contextmanager
-def _workers():
-    """Give a pool of processes that read pictures, all of them starting at once."""
+class _Workers:
+    """Processes that read pictures. Where one dies, its work is done once more."""
+
+    def __init__(self):
+        self._pool, self._died = _start(_worker_count()), 0
+
+    def submit(self, function, *given):
+        """Have function(*given) done; return its future."""
+        try:
+            return self._pool.submit(function, *given)
+        except BrokenProcessPool:
+            self._pool.shutdown()
+            self._pool = _start(_worker_count())
+            return self._pool.submit(function, *given)
+
+    def close(self):
+        self._pool.shutdown(cancel_futures=True)
+
+    def again(self, task):
+        """Yield the results of a task whose process died; helper.fill did it.
+
+        It is done in a process of its own and, should that die as well, picture by
+        picture. A picture that kills its process is a failure like others, up to DEADLY
+        of them: then it is the machine rather than the pictures, and UserError.
+        """
+        for one in (task, *_one_by_one(task)):
+            pool = _start(1)
+            try:
+                yield pool.submit(helper.fill, *one).result()
+                if one is task:
+                    return
+            except BrokenProcessPool:
+                if one is not task:
+                    yield one[1], 0, [(_name_of_one(one), self._death())]
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _death(self):
+        self._died += 1
+        if self._died > DEADLY:
+            raise BrokenProcessPool
+        return "a process that read it was killed"
+
+
+def _one_by_one(task):
+    """Split a task of helper.fill into one for each picture; cartoons stay whole."""
+    path, offset, work, job = task
+    if work is not helper.read_faces:
+        raise BrokenProcessPool
+    pictures, size = job
+    for place in range(len(pictures)):
+        yield (
+            path,
+            offset + place * size * size * 3,
+            work,
+            (pictures.part(place, 1), size),
+        )
+
+
+def _name_of_one(task):
+    return task[3][0].names.decode("utf-8", "backslashreplace")
+
+
+def _start(count):
+    """Start a pool of processes, all of them at once."""
     # A new process imports the script that was started, and train.py would bring
     # Keras along: seconds and much memory for each. A script without a file has nothing
     # to import; the workers find helper or cartoons by themselves.
     script = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(_worker_count(), spawn, helper.attend)
     try:
+        spawn = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(count, spawn, helper.attend)
         with _ignored_interrupt():
-            for _ in range(_worker_count()):
+            for _ in range(count):
                 pool.submit(helper.ready)
-        yield pool
+        return pool
+    finally:
+        sys.modules["__main__"] = script
+
+
+@contextlib.contextmanager
+def _workers():
+    """Give _Workers, and end them with the block."""
+    workers = None
+    try:
+        workers = _Workers()
+        yield workers
     except BrokenProcessPool:
         raise UserError(
-            "A process that reads pictures was killed, for lack of memory most likely. "
+            "Processes that read pictures were killed, for lack of memory most likely. "
             "Use fewer: python preprocess.py --workers 1"
         ) from None
     finally:
-        pool.shutdown(cancel_futures=True)
-        sys.modules["__main__"] = script
+        if workers:
+            workers.close()
 
 
 @contextlib.contextmanager
@@ -329,13 +405,21 @@ def _in_order(pool, tasks):
     waiting = collections.deque()
     try:
         for task in tasks:
-            waiting.append(pool.submit(helper.fill, *task))
+            waiting.append((task, pool.submit(helper.fill, *task)))
             if len(waiting) > JOBS_AHEAD * _worker_count():
-                yield waiting.popleft().result()
+                yield from _results_of(pool, *waiting.popleft())
         while waiting:
-            yield waiting.popleft().result()
+            yield from _results_of(pool, *waiting.popleft())
     finally:
-        wait([future for future in waiting if not future.cancel()])
+        wait([future for _, future in waiting if not future.cancel()])
+
+
+def _results_of(pool, task, future):
+    """Yield the one result of a task, or those of its parts if its process died."""
+    try:
+        yield future.result()
+    except BrokenProcessPool:
+        yield from pool.again(task)
 
 
 def _check_room(path, count, size):

@@ -150,6 +150,8 @@ def main(argv=None):
                 about = {"constants": constants, "begun_with": begun_with}
                 about |= {"device": device, **runs.versions()}
                 write_json(folder / runs.CONSTANTS, about)
+            if ours.is_first:
+                checkpoints.check_room(folder, gan, KEEP_CHECKPOINTS)
             progress = continued(gan, folder, ours) or first()
             train(gan, ours, pictures, folder, progress, begun_with["score"])
 

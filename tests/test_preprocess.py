@@ -496,14 +496,41 @@ def test_ctrl_c_is_the_parents_business(many, script_process, ctrl_c_is_heard):
 
 
 @LINUX
-def test_a_killed_worker_ends_it_with_the_cure(many, script_process):
+def test_a_killed_worker_costs_no_picture(many, script_process):
     process = script_process("preprocess.py", *OPTIONS)
     wait_until(partly_written)
     os.kill(int(children(process)[-1]), signal.SIGKILL)
-    code, _, err = finish(process)
-    assert code == 1
-    assert err.splitlines()[-1].endswith("Use fewer: python preprocess.py --workers 1")
-    assert "Traceback" not in err
+    code, out, err = finish(process)
+    assert code == 0, err
+    assert "Skipped" not in out
+    disturbed = np.load("data/many-28.npy")
+    Path("data/many-28.npy").unlink()
+    assert finish(script_process("preprocess.py", *OPTIONS))[0] == 0
+    assert (np.load("data/many-28.npy") == disturbed).all()
+
+
+@LINUX
+@pytest.mark.parametrize(("deadly", "expected"), [(2, 0), (11, 1)])
+def test_pictures_that_kill_their_process_are_skipped_up_to_ten(
+    many, script_process, monkeypatch, deadly, expected
+):
+    pictures = sorted(Path("many").iterdir())
+    for path in pictures[70 : 70 + deadly]:
+        path.rename(path.with_name(f"{path.stem}-fatal{path.suffix}"))
+    armed = SUITE / "tests" / "faults" / "armed"
+    monkeypatch.setenv("PYTHONPATH", f"{armed}{os.pathsep}{SUITE}")
+    monkeypatch.setenv("FATAL_NAME", "fatal")
+    code, out, err = finish(script_process("preprocess.py", *OPTIONS))
+    assert code == expected, err
+    if code:
+        assert err.splitlines()[-1].endswith(
+            "Use fewer: python preprocess.py --workers 1"
+        )
+        assert not Path("data/many-28.npy").exists()
+    else:
+        assert "Skipped 2 unreadable pictures" in out
+        assert "a process that read it was killed" in out
+        assert len(np.load("data/many-28.npy")) == len(pictures) - deadly
 
 
 def test_workers_do_not_import_the_script_that_was_started(faces):

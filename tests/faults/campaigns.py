@@ -1,5 +1,10 @@
 """All campaigns, in the order of the table."""
 
-from tests.faults import kills, trainings
+from tests.faults import disks, kills, servers, trainings
 
-CAMPAIGNS = [*kills.CAMPAIGNS, *trainings.CAMPAIGNS]
+CAMPAIGNS = [
+    *kills.CAMPAIGNS,
+    *trainings.CAMPAIGNS,
+    *disks.CAMPAIGNS,
+    *servers.CAMPAIGNS,
+]

@@ -28,6 +28,17 @@ def arm(count):
         module.open = _opener(is_last)
 
 
+def arm_against(name):
+    """Let the opening of a file whose name holds `name` kill this process."""
+
+    def opened(file, *given, **named):
+        if name in str(file):
+            die()
+        return _open(file, *given, **named)
+
+    builtins.open = io.open = opened
+
+
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -38,7 +49,7 @@ def _deadly(call, is_last, behind):
             return call(*given, **named)
         if behind:
             call(*given, **named)
-        die()
+        return die()
 
     return instead
 

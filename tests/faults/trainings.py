@@ -8,9 +8,11 @@ import csv
 import functools
 import os
 import random
+import resource
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -111,9 +113,23 @@ def plain(folder):
     return code
 
 
-def forked(folder, at=0):
-    """Train in a forked process, deadly at its `at`-th change of a file."""
-    import train  # Keras without TensorFlow's threads, which begin with the first tensor
+def limit_later(most, seconds):
+    """Limit the size of this process's files to `most` bytes, after some seconds."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+
+    timer = threading.Timer(seconds, limit)
+    timer.daemon = True
+    timer.start()
+
+
+def forked(folder, at=0, limit=None):
+    """Train in a forked process, deadly at its `at`-th change of a file.
+
+    limit: (bytes of a file at most, seconds until then).
+    """
+    import train  # Keras, but not yet TensorFlow's threads: those begin with tensors
 
     process = os.fork()
     if process:
@@ -128,6 +144,8 @@ def forked(folder, at=0):
         os.dup2(said, 2)
         if at:
             deadly.arm(at)
+        if limit:
+            limit_later(*limit)
         train.main(WORDS)
         code = 0
     except SystemExit as stop:

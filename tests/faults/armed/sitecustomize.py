@@ -1,4 +1,8 @@
-"""Python imports this by itself at its start: it arms the process that FAULT_AT says."""
+"""Python imports this by itself at its start.
+
+FAULT_AT says at which change of a file the process is to end, FATAL_NAME at the opening
+of which file.
+"""
 
 import os
 
@@ -6,3 +10,8 @@ if os.environ.get("FAULT_AT"):
     from tests.faults import deadly
 
     deadly.arm(int(os.environ["FAULT_AT"]))
+
+if os.environ.get("FATAL_NAME"):
+    from tests.faults import deadly
+
+    deadly.arm_against(os.environ["FATAL_NAME"])
