@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from script import UserError, replace, sha256, write_json, write_whole
 # What reading a damaged checkpoint may raise
 DAMAGE = (
     *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError),
-    zipfile.BadZipFile,
+    *(zipfile.BadZipFile, zlib.error, RecursionError, NotImplementedError),
 )
 
 

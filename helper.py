@@ -178,10 +178,17 @@ def _walk(folder, prefix):
                 if item.is_dir(follow_symlinks=False):
                     if not _is_hidden(name):
                         yield from _walk(item.path, name + "/")
-                elif _is_picture(name, ".zip") and item.is_file():
+                elif _is_picture(name, ".zip") and _leads_to_a_file(item):
                     yield name, item.stat()
     except OSError as error:
         raise UserError(f"Cannot read {folder}: {error.strerror}.") from error
+
+
+def _leads_to_a_file(item):
+    try:
+        return item.is_file()
+    except OSError:  # a link to itself
+        return False
 
 
 def _is_picture(name, *more_endings):

@@ -186,9 +186,13 @@ def _read_about(path):
     """Read the .json of an array, or return {} when the two are not whole."""
     try:
         about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        whole = about["bytes"] == path.stat().st_size
-        return about if whole and {"count", "limit", "checksum"} <= set(about) else {}
-    except (OSError, ValueError, KeyError, TypeError):
+        count, size = about["count"], about["image_size"]
+        kinds = {"count": int, "image_size": int, "limit": int, "checksum": str}
+        if any(type(about[key]) is not kind for key, kind in kinds.items()):
+            return {}
+        length = len(_header(count, size)) + count * size * size * 3
+        return about if about["bytes"] == length == path.stat().st_size else {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 

@@ -327,7 +327,7 @@ def read_constants(run):
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         return {key: dict(about[key]) for key in ("constants", "begun_with")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read: {error!r}. Start anew: --run NAME"
         ) from None

@@ -661,3 +661,13 @@ def test_a_folder_in_the_files_place_is_not_overwritten(site, path):
     path.mkdir(parents=True)
     assert f"{path} is a folder" in refused(path, site.source())
     assert site.asked == []
+
+
+def test_the_servers_own_wait_may_be_a_date(site, path, capsys):
+    late = "Fri, 01 Jan 2100 00:00:00 GMT"
+    source = site.source("/file", {"status": 503, "headers": {"Retry-After": late}})
+    with pytest.raises(UserError, match=r"answered 503 .* asks to wait"):
+        get(path, source)
+    past = {"status": 503, "headers": {"Retry-After": "Mon, 01 Jan 2001 00:00:00 GMT"}}
+    get(path, site.source("/other", past, {}))
+    assert "trying again." in capsys.readouterr().out

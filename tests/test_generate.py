@@ -1,10 +1,12 @@
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +14,7 @@ from PIL import Image
 import generate
 import models
 import runs
+import script
 from script import current
 
 SUITE = Path(__file__).parent.parent
@@ -209,3 +212,52 @@ def test_the_terminal_shows_the_suites_own_words_only(here):
         *ran.stdout.splitlines()[1:2],
         "10 faces of 28 x 28 are in faces.png.",
     ]
+
+
+def test_killed_while_it_is_replaced_the_generator_of_before_is_whole(monkeypatch):
+    before = save("runs/one")
+    written = []
+
+    class Killed(BaseException):
+        """Stands for the end of the process."""
+
+    def deadly(old, new):
+        if len(written) == 1:  # the JSON of both is there, the new weights are not
+            raise Killed
+        written.append(new)
+        os.replace(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "replace", deadly)
+        with pytest.raises(Killed):
+            save("runs/one", seed=2)
+    assert written[0].name == runs.ABOUT
+    found, about = runs.load_generator("runs/one")
+    assert about["epochs"] == ABOUT["epochs"]
+    for one, other in zip(found.weights, before.weights, strict=True):
+        assert (one.numpy() == other.numpy()).all()
+    after = save("runs/one", seed=2)
+    found, about = runs.load_generator("runs/one")
+    assert "before" not in about
+    assert (found.weights[0].numpy() == after.weights[0].numpy()).all()
+
+
+def with_link(file, name):
+    file[name] = h5py.ExternalLink("elsewhere.h5", "/x")
+
+
+def with_claim(file, name):
+    file.create_dataset(name, shape=(10**6, 10**6), dtype="f4", chunks=(10, 10))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"), [(with_link, "has a link"), (with_claim, "too large")]
+)
+def test_weights_that_lead_elsewhere_or_claim_terabytes_are_refused(harm, message):
+    save("runs/one")
+    with h5py.File("runs/one/generator.weights.h5", "a") as file:
+        harm(file, "more")
+    checksum = hashlib.sha256(Path("runs/one", runs.GENERATOR).read_bytes()).hexdigest()
+    rewrite("runs/one", sha256=checksum)
+    with pytest.raises(SystemExit, match=message):
+        generate.main(["--run", "runs/one"])

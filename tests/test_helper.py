@@ -494,3 +494,20 @@ def test_a_worker_that_imports_the_helper_does_not_load_numpy():
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=SUITE, capture_output=True, text=True)
     assert result.stdout.strip() == "False", result.stderr
+
+
+def test_a_link_to_itself_is_passed_over(here):
+    Image.new("RGB", (40, 40)).save("one.png")
+    Path("round.png").symlink_to("round.png")
+    assert len(helper.list_pictures(here)) == 1
+
+
+def test_what_claims_to_be_larger_than_any_picture_is_not_read(here, monkeypatch):
+    with zipfile.ZipFile("zeros.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros.png", bytes(2_000_000))
+    with open("long.png", "wb") as file:
+        file.truncate(2_000_000)
+    monkeypatch.setattr(helper, "LARGEST", 1_000_000)
+    for source in (here / "zeros.zip", here):
+        _, failures = helper.read_faces((helper.list_pictures(source), 28))
+        assert "2,000,000 bytes, more than any picture" in failures[0][1]

@@ -562,3 +562,17 @@ def test_too_few_pictures_for_a_batch_is_an_error():
         "faces gives 3 pictures, too few for a batch of 64. "
         "Take more pictures, or --batch-size 3."
     )
+
+
+@pytest.mark.parametrize(
+    "change", [{"limit": "5"}, {"count": 9}, {"count": None}, {"image_size": 10**9}]
+)
+def test_an_array_whose_json_is_odd_is_made_again(here, capsys, change):
+    preprocess.prepare("cartoons", 28, 5)
+    path = Path("data/cartoons-28.json")
+    right = path.read_text()
+    path.write_text(json.dumps({**json.loads(right), **change}))
+    prepared = preprocess.prepare("cartoons", 28, 5)
+    assert "again: it is unfinished or damaged" in capsys.readouterr().out
+    assert prepared.count == 5
+    assert path.read_text() == right

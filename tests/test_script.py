@@ -1,10 +1,14 @@
+import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 import script
+
+SUITE = Path(__file__).parent.parent
 
 SOURCE = '''"""A script."""
 
@@ -183,3 +187,13 @@ with script.quiet_stderr():
     assert "said" in told
     assert "reason" in told
     assert "ValueError: broken" in told
+
+
+def test_ctrl_c_while_a_script_imports_is_one_line(here):
+    code = "import script; raise KeyboardInterrupt"
+    environment = {**os.environ, "PYTHONPATH": str(SUITE)}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode != 0
+    assert ended.stderr.strip() == "Stopped. The same command starts again."

@@ -724,3 +724,32 @@ def test_bad_input_is_one_line_and_leaves_nothing(tiny, capsys, given, code, mes
     assert told.strip().count("\n") == 0
     assert (stopped.value.code == 2) == (code == 2)
     assert sorted(tiny.rglob("*")) == before
+
+
+DEEP = "[" * 100_000
+
+
+def test_a_note_nested_without_end_is_damage_like_any_other(gan, tiny, capsys):
+    for iterations in (1, 2):
+        checkpoints.save("runs/x", gan, {"iterations": iterations}, 2)
+    (checkpoints.folders("runs/x")[-1] / "progress.json").write_text(DEEP)
+    assert checkpoints.load("runs/x", gan) == {"iterations": 1}
+    assert "checkpoint-000002 is damaged" in capsys.readouterr().out
+    Path("runs/x/constants.json").write_text(DEEP)
+    with pytest.raises(SystemExit, match="cannot be read"):
+        runs.read_constants("runs/x")
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_told_first(tiny, monkeypatch):
+    nearly_full = shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: nearly_full)
+    with pytest.raises(SystemExit, match=r"runs/tiny needs \d+ MB .* 1 MB free"):
+        train.main([])
+    assert not checkpoints.folders("runs/tiny")
+
+
+def test_the_lock_of_a_dead_training_does_not_block(tiny):
+    Path("runs/tiny").mkdir(parents=True)
+    Path("runs/tiny/lock").write_text("999999 on elsewhere")
+    train.main(["--epochs", "1"])
+    assert checkpoints.folders("runs/tiny")

@@ -1,0 +1,327 @@
+"""Weights, checkpoints and notes with any byte in them: refused, never executed."""
+
+import functools
+import json
+import pickle
+import random
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from script import UserError, sha256
+from tests.faults.trials import Campaign
+
+CANARY = "was-run"
+DEEP = "[" * 100_000
+VALUES = (
+    *(None, True, -1, 0, 10**9, 10**400, 1.5, float("nan"), "", "dcgan", "../../x"),
+    *([], {}, [[]], {"a": 1}, "x" * 10_000, "28", 28, 64),
+)
+
+
+class Evil:
+    """Leaves a file when it is unpickled."""
+
+    def __reduce__(self):
+        return (open, (CANARY, "w"))
+
+
+def generator(tally, number, folder):
+    """Damage a generator or its JSON, with a checksum that fits now and then."""
+    import runs
+
+    chance = random.Random(number)
+    shutil.copytree(whole_run(), folder / "run")
+    weights, about = folder / "run" / runs.GENERATOR, folder / "run" / runs.ABOUT
+    if chance.random() < 0.5:
+        about.write_text(spoilt_json(about.read_text(), chance), encoding="utf-8")
+    else:
+        chance.choice((flip, cut, take_pickle, take_link, take_claim, take_zip))(
+            weights, chance
+        )
+        if chance.random() < 0.7:
+            told = json.loads(about.read_text()) | {"sha256": sha256(weights)}
+            about.write_text(json.dumps(told))
+    tally.faults += 1
+    try:
+        found, said = runs.load_generator(folder / "run")
+        runs.describe(folder / "run", said)
+        fine = found.count_params() == loaded().count_params()
+        tally.expect(fine, f"trial {number}: another generator")
+    except UserError as error:
+        one_line(tally, number, error)
+    except Exception as error:
+        tally.mistake(f"trial {number}: {error!r}")
+    tally.expect(not list(folder.rglob(CANARY)), f"trial {number}: ran what it read")
+
+
+def checkpoint(tally, number, folder):
+    """Damage the newest checkpoint; the one before it is taken, bit for bit."""
+    import checkpoints
+
+    chance = random.Random(number)
+    gan, arrays, made = whole_checkpoints()
+    shutil.copytree(made, folder / "run")
+    newest = checkpoints.folders(folder / "run")[-1]
+    path = newest / chance.choice(("weights.npz", "progress.json"))
+    if path.suffix == ".json" and chance.random() < 0.7:
+        path.write_text(spoilt_json(path.read_text(), chance), encoding="utf-8")
+    else:
+        chance.choice((flip, cut, take_pickle, take_zip, take_objects))(path, chance)
+    tally.faults += 1
+    try:
+        with tally.recovery():
+            progress = checkpoints.load(folder / "run", gan)
+    except Exception as error:
+        tally.mistake(f"trial {number}: {error!r}")
+        return
+    right = progress["iterations"] in (1, 2) and same(gan, arrays)
+    tally.expect(right, f"trial {number}: other weights or progress")
+    tally.expect(not list(folder.rglob(CANARY)), f"trial {number}: ran what it read")
+
+
+def constants(tally, number, folder):
+    """Spoil constants.json; reading it ends well or in one line."""
+    import runs
+
+    chance = random.Random(number)
+    run = folder / "run"
+    run.mkdir()
+    written = {"constants": {"SEED": 1, "DATA": "x"}, "begun_with": {"count": 3}}
+    text = spoilt_json(json.dumps(written), chance)
+    (run / runs.CONSTANTS).write_text(text, encoding="utf-8")
+    tally.faults += 1
+    try:
+        before = runs.read_constants(run)
+        runs.compare(run, before["constants"], {"SEED": 1})
+        runs.compare(run, before["begun_with"], {"count": 3})
+    except UserError as error:
+        one_line(tally, number, error)
+    except Exception as error:
+        tally.mistake(f"trial {number}: {error!r}")
+
+
+def array(tally, number, folder):
+    """Spoil an array's .json: it is made again, or it is right."""
+    import contextlib
+    import io
+    import os
+
+    import preprocess
+
+    chance = random.Random(number)
+    shutil.copytree(whole_array(), folder, dirs_exist_ok=True)
+    path = folder / "data" / "cartoons-28.json"
+    path.write_text(spoilt_json(path.read_text(), chance), encoding="utf-8")
+    tally.faults += 1
+    home = Path.cwd()
+    os.chdir(folder)
+    try:
+        with tally.recovery(), contextlib.redirect_stdout(io.StringIO()):
+            prepared = preprocess.prepare("cartoons", 28, 5)
+            faces = preprocess.open_faces(prepared)
+        fine = (np.asarray(faces) == first_cartoons()).all() and prepared.count == 5
+        tally.expect(fine, f"trial {number}: other faces")
+    except UserError as error:
+        one_line(tally, number, error)
+    except Exception as error:
+        tally.mistake(f"trial {number}: {error!r}")
+    finally:
+        os.chdir(home)
+
+
+def inception_file(tally, number, folder):
+    """Damage Inception's weights, or put code in: refused, and nothing is run."""
+    import inception
+    from tests import test_inception as written
+
+    chance = random.Random(number)
+    path = folder / "weights.pth"
+    if chance.random() < 0.3:
+        start = chance.choice(list(written.HOSTILE.values()))
+        written.write_zip(path, "archive", start, written.pickled({}), [])
+    else:
+        path.write_bytes(chance.choice(whole_inceptions()).read_bytes())
+        chance.choice((flip, flip, cut, take_pickle, take_zip))(path, chance)
+    tally.faults += 1
+    try:
+        read = inception.read(path)
+        tally.expect(len(read) == inception.CONVOLUTIONS, f"trial {number}: fewer")
+    except inception.DAMAGE:
+        pass  # find() makes one line of these
+    except Exception as error:
+        tally.mistake(f"trial {number}: {error!r}")
+    ran = list(folder.rglob(CANARY)) or Path(CANARY).exists()
+    tally.expect(not ran, f"trial {number}: ran what it read")
+
+
+def one_line(tally, number, error):
+    text = str(error)
+    tally.expect(text and len(text) < 30_000, f"trial {number}: says {text[:200]!r}")
+
+
+@functools.cache
+def whole_run():
+    import models
+    import runs
+
+    run = Path(tempfile.mkdtemp()) / "run"
+    about = {"network": "dcgan", "image_size": 28, "latent": models.LATENT, "epochs": 1}
+    about |= {"width": 0.1, "data": {"name": "toys", "count": 3}, "score": None}
+    models.keras.utils.set_random_seed(1)
+    runs.save_generator(run, models.build_generator("dcgan", 28, 0.1), about)
+    return run
+
+
+@functools.cache
+def loaded():
+    import runs
+
+    return runs.load_generator(whole_run())[0]
+
+
+@functools.cache
+def whole_checkpoints():
+    import checkpoints
+    import models
+
+    recipe = models.Recipe("cross-entropy", (), "batch", 0.0, 0.1)
+    gan = models.build_gan("dcgan", 28, 1, (2e-4, 2e-4), 0.5, "float32", recipe)
+    run = Path(tempfile.mkdtemp()) / "run"
+    for iterations in (1, 2):
+        checkpoints.save(run, gan, {"iterations": iterations, "rows": []}, 2)
+    arrays = {
+        name: array.copy() for name, array in checkpoints.finite_arrays(gan).items()
+    }
+    return gan, arrays, run
+
+
+def same(gan, arrays):
+    import checkpoints
+
+    found = checkpoints.finite_arrays(gan)
+    return all((found[name] == arrays[name]).all() for name in arrays)
+
+
+@functools.cache
+def whole_array():
+    import os
+
+    import preprocess
+
+    folder, home = Path(tempfile.mkdtemp()), Path.cwd()
+    os.chdir(folder)
+    try:
+        preprocess.prepare("cartoons", 28, 5)
+    finally:
+        os.chdir(home)
+    return folder
+
+
+@functools.cache
+def first_cartoons():
+    return np.load(whole_array() / "data/cartoons-28.npy")
+
+
+@functools.cache
+def whole_inceptions():
+    from tests import test_inception as written
+
+    folder = Path(tempfile.mkdtemp())
+    paths = [folder / "state.pth", folder / "old.pth"]
+    written.write_state_dict(paths[0])
+    written.write_old(paths[1])
+    return paths
+
+
+def flip(path, chance):
+    data = bytearray(path.read_bytes())
+    for _ in range(chance.randint(1, 30)):
+        # Heads and tails, where the structure is, more often than the numbers
+        place = int(len(data) * chance.betavariate(0.2, 0.2)) % len(data)
+        data[place] = chance.randrange(256)
+    path.write_bytes(data)
+
+
+def cut(path, chance):
+    data = path.read_bytes()
+    path.write_bytes(data[: chance.randrange(len(data))])
+
+
+def take_pickle(path, _):
+    path.write_bytes(pickle.dumps({"weights": Evil()}))
+
+
+def take_objects(path, _):
+    with open(path, "wb") as file:
+        np.savez(file, weights=np.array([Evil()], dtype=object))
+
+
+def take_zip(path, _):
+    """A Keras file that names code."""
+    config = {"class_name": "Lambda", "config": {"function": f"open('{CANARY}', 'w')"}}
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("config.json", json.dumps(config))
+        file.writestr("metadata.json", "{}")
+
+
+def take_link(path, chance):
+    """Put links into the weights, to itself or out of it."""
+    import h5py
+
+    with h5py.File(path, "a") as file:
+        name = chance.choice(list(file))
+        del file[name]
+        to = h5py.ExternalLink("/etc/passwd", "/x"), h5py.SoftLink(f"/{name}")
+        file[name] = chance.choice(to)
+
+
+def take_claim(path, chance):
+    """Let an array of the weights claim to be of terabytes."""
+    import h5py
+
+    with h5py.File(path, "a") as file:
+        found = []
+        file.visititems(lambda name, item: found.append(name))
+        name = chance.choice([each for each in found if hasattr(file[each], "shape")])
+        del file[name]
+        file.create_dataset(name, shape=(10**6, 10**6), dtype="f4", chunks=(10, 10))
+
+
+def spoilt_json(text, chance):
+    """Change a JSON's values, keys or bytes."""
+    kind = chance.randrange(6)
+    if kind == 0:
+        return text[: chance.randrange(len(text))]
+    if kind == 1:
+        place = chance.randrange(len(text))
+        return text[:place] + chr(chance.randrange(32, 1000)) + text[place + 1 :]
+    if kind == 2:
+        return chance.choice(("", "null", "[]", "3", '"x"', "{}", DEEP, "NaN", "\0"))
+    tree = json.loads(text)
+    spots = list(_spots(tree))
+    holder, key = chance.choice(spots)
+    if kind == 3:
+        del holder[key]
+    else:
+        holder[key] = chance.choice(VALUES)
+    return json.dumps(tree)
+
+
+def _spots(tree):
+    for key in tree if isinstance(tree, dict) else range(len(tree)):
+        yield tree, key
+        if isinstance(tree[key], (dict, list)):
+            yield from _spots(tree[key])
+
+
+CAMPAIGNS = [
+    Campaign("weights: generators", generator, long=1000, short=20),
+    Campaign("weights: checkpoints", checkpoint, long=1000, short=20),
+    Campaign("weights: Inception's", inception_file, long=1000, short=10),
+    Campaign("notes: constants.json", constants, long=1000, short=50),
+    Campaign("notes: an array's JSON", array, long=300, short=3),
+]
