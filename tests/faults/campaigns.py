@@ -1,12 +1,23 @@
 """All campaigns, in the order of the table."""
 
-from tests.faults import disks, kills, pictures, servers, trainings, weights
+from tests.faults import (
+    disks,
+    kills,
+    long_haul,
+    pictures,
+    servers,
+    trainings,
+    twice,
+    weights,
+)
 
 CAMPAIGNS = [
     *kills.CAMPAIGNS,
     *trainings.CAMPAIGNS,
+    *twice.CAMPAIGNS,
     *disks.CAMPAIGNS,
     *servers.CAMPAIGNS,
     *pictures.CAMPAIGNS,
     *weights.CAMPAIGNS,
+    *long_haul.CAMPAIGNS,
 ]

@@ -11,9 +11,11 @@ import random
 import resource
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -124,13 +126,25 @@ def limit_later(most, seconds):
     timer.start()
 
 
-def forked(folder, at=0, limit=None):
+def forked(folder, at=0, limit=None, said="said.txt"):
     """Train in a forked process, deadly at its `at`-th change of a file.
 
-    limit: (bytes of a file at most, seconds until then).
+    limit: (bytes of a file at most, seconds until then); said: the file of its words.
     """
     import train  # Keras, but not yet TensorFlow's threads: those begin with tensors
 
+    def work():
+        if at:
+            deadly.arm(at)
+        if limit:
+            limit_later(*limit)
+        train.main(WORDS)
+
+    return fork(folder, said, work)
+
+
+def fork(folder, said, work):
+    """Do work() in a forked process, in `folder`; its words go to the file `said`."""
     process = os.fork()
     if process:
         return process
@@ -139,38 +153,37 @@ def forked(folder, at=0, limit=None):
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.chdir(folder)
-        said = os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(said, 1)
-        os.dup2(said, 2)
-        if at:
-            deadly.arm(at)
-        if limit:
-            limit_later(*limit)
-        train.main(WORDS)
+        # Not the file descriptors alone: pytest puts streams of its own in their place
+        told = open(said, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
+        sys.stdout = sys.stderr = told
+        os.dup2(told.fileno(), 1)
+        os.dup2(told.fileno(), 2)
+        work()
         code = 0
     except SystemExit as stop:
-        print(stop.code, flush=True)
+        print(stop.code)
         code = stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:
         code = 130
     except BaseException:
-        import traceback
-
         traceback.print_exc()
     finally:
+        sys.stdout.flush()
         os._exit(code)
 
 
 def different(expected, found):
     """Yield a line for each way in which a run is not the undisturbed one."""
-    names = sorted(path.name for path in expected.iterdir())
-    left = sorted(path.name for path in found.iterdir() if "damaged" not in path.name)
+    names, left = names_in(expected), names_in(found)
     if names != left:
         yield f"the folder holds {left}, not {names}"
         return
     if any(path.name.startswith("part-") for path in found.rglob("*")):
         yield "part files are left"
-    last = names[names.index("checkpoint-000018")]
+    kept = len(list(found.glob("checkpoint-*")))
+    if kept > OPTIONS["keep-checkpoints"]:
+        yield f"{kept} checkpoints are kept"
+    last = "checkpoint-000018"
     for name, array in np.load(expected / last / "weights.npz").items():
         if array.tobytes() != np.load(found / last / "weights.npz")[name].tobytes():
             yield f"{name} has other bits"
@@ -180,6 +193,13 @@ def different(expected, found):
             yield f"{which} has other weights"
     if rows_of(expected) != rows_of(found):
         yield "log.csv has other rows"
+
+
+def names_in(run):
+    """List a run folder but for checkpoints before the last: those depend on time."""
+    names = {path.name for path in run.iterdir() if "damaged" not in path.name}
+    earlier = sorted(name for name in names if name.startswith("checkpoint-"))[:-1]
+    return sorted(names - set(earlier))
 
 
 def weights_of(run, which):
@@ -214,7 +234,8 @@ def read_meanwhile(tally, number, folder):
     writer = forked(folder)
     while not ended(writer):
         which = chance.choice(("best", "last"))
-        reader = forked_reader(generate, folder, which)
+        words = ["--run", "runs/tiny", "--which", which]
+        reader = fork(folder, "read.txt", functools.partial(generate.main, words))
         code, said = wait_for(reader), (folder / "read.txt").read_text()
         none_yet = code == 1 and "generator in runs/tiny yet" in said
         tally.faults += 1
@@ -225,28 +246,6 @@ def read_meanwhile(tally, number, folder):
             fine = path.name.startswith("part-") or is_whole(path)
             tally.expect(fine, f"trial {number}: {path.name} is not whole")
     tally.expect(wait_for(writer) == 0, f"trial {number}: the training ended badly")
-
-
-def forked_reader(generate, folder, which):
-    process = os.fork()
-    if process:
-        return process
-    code = 1
-    try:
-        os.chdir(folder)
-        said = os.open("read.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(said, 1)
-        os.dup2(said, 2)
-        generate.main(["--run", "runs/tiny", "--which", which])
-        code = 0
-    except SystemExit as stop:
-        print(stop.code, flush=True)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        os._exit(code)
 
 
 def is_whole(path):

@@ -63,6 +63,7 @@ def start(script, *options, cwd, **more):
     words = [str(SUITE / script)] if script.endswith(".py") else [script]
     command = [sys.executable, *words, *map(str, options)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes |= {name: more.pop(name) for name in ("stdout", "stderr") if name in more}
     environment = {**os.environ, "PYTHONPATH": str(SUITE), **more.pop("env", {})}
     return subprocess.Popen(command, cwd=cwd, env=environment, **pipes, **more)
 
