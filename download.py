@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import ssl
 import time
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -232,7 +233,11 @@ def _request(file, source):
         what = "fell silent" if silent else "broke off"
         raise _AgainError(f"{what} after {file.arrived():,} bytes") from error
     except (requests.ConnectionError, requests.Timeout) as error:
-        raise _AgainError(f"did not answer ({_cause(error)})") from error
+        cause = _cause(error)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            why = f"has no valid certificate ({cause.verify_message})"
+            raise _SkipError(why) from error
+        raise _AgainError(f"did not answer ({_words(cause)})") from error
     except requests.RequestException as error:
         raise _SkipError(f"cannot be asked ({error})") from error
     except _UnfitError:
@@ -363,9 +368,13 @@ def _append(file, chunks, total, title):
 
 
 def _cause(error):
-    """Return the system's own words for what lies behind an error of requests."""
+    """Return the system's own error that lies behind one of requests."""
     while error.__context__:
         error = error.__context__
+    return error
+
+
+def _words(error):
     return getattr(error, "strerror", None) or error
 
 

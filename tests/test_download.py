@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -40,6 +41,7 @@ GOOD = {
     "chunked": False,
     "send": None,  # so many bytes of what was promised, then the connection is cut
     "stall": False,  # instead of the cut: nothing more, and no end
+    "pace": 0,  # seconds between two pieces of the body
 }
 
 
@@ -51,6 +53,7 @@ class Site(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    scheme = "http"
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -58,7 +61,14 @@ class Site(ThreadingHTTPServer):
         self.released = threading.Event()
 
     def url(self, path="/file"):
-        return f"http://127.0.0.1:{self.server_address[1]}{path}"
+        return f"{self.scheme}://127.0.0.1:{self.server_address[1]}{path}"
+
+    def secure(self):
+        """Speak HTTPS from now on, with a certificate that nobody trusts."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(Path(__file__).with_name("self-signed.pem"))
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.scheme = "https"
 
     def source(self, path="/file", *answers, name="the course's copy"):
         self.answers[path] = list(answers)
@@ -95,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in {**headers, **wish.headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.pour(number, body[: wish.send], wish.chunked)
+        self.pour(number, body[: wish.send], wish)
         if wish.chunked and wish.send is None:
             self.wfile.write(b"0\r\n\r\n")
         if wish.stall:
@@ -112,12 +122,14 @@ class Handler(BaseHTTPRequestHandler):
             return 416, b"", f"bytes */{whole}"
         return 206, wish.body[first:], f"bytes {first}-{whole - 1}/{whole}"
 
-    def pour(self, number, body, chunked):
+    def pour(self, number, body, wish):
         for start in range(0, len(body), 10_000):
             piece = body[start : start + 10_000]
             self.wfile.write(
-                b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece
+                b"%x\r\n%s\r\n" % (len(piece), piece) if wish.chunked else piece
             )
+            if wish.pace:
+                time.sleep(wish.pace)
             self.server.sent[number] += len(piece)
 
 
@@ -523,6 +535,19 @@ def test_a_source_that_cannot_help_is_skipped_with_one_line(site, path, capsys, 
     assert lines[0].endswith("; skipped.")
     # Nothing is taken over from the bad one
     assert ranges(site)[-1] is None
+
+
+def test_a_source_without_a_valid_certificate_is_asked_once(site, path, capsys):
+    with Site() as false:
+        false.secure()
+        threading.Thread(target=false.serve_forever, args=(0.01,)).start()
+        get(path, false.source(name="Google Drive"), site.source())
+        false.shutdown()
+    assert whole(path)
+    assert false.asked == []
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("Google Drive has no valid certificate (")
+    assert line.endswith("); skipped.")
 
 
 @pytest.mark.parametrize("case", ["a page", "404", "short", "long"])

@@ -1,6 +1,7 @@
 """Servers that cut, stall, refuse, lie and change their minds, in any order."""
 
 import random
+import threading
 import time
 
 import download
@@ -41,9 +42,20 @@ def fetch(tally, number, folder):
             tally.expect(fine, f"trial {number}: {sent:,} bytes were sent")
     finally:
         vars(download).update(before)
-        site.released.set()
-        site.shutdown()
-        site.server_close()
+        close(site)
+
+
+def certificate(tally, number, folder):
+    """Fetch a file from a server whose certificate nobody vouches for."""
+    false = serve(secure=True)
+    try:
+        attempt(tally, number, folder / "file.zip", false.source("/file"))
+        tally.faults += 1
+        tally.expect(not false.asked, f"trial {number}: it was asked all the same")
+        with tally.recovery():
+            fetch(tally, number, folder)
+    finally:
+        close(false)
 
 
 def attempt(tally, number, path, source):
@@ -57,12 +69,18 @@ def attempt(tally, number, path, source):
         tally.mistake(f"trial {number}: {error!r}")
 
 
-def serve():
-    import threading
-
+def serve(secure=False):
     site = Site()
+    if secure:
+        site.secure()
     threading.Thread(target=site.serve_forever, args=(0.01,), daemon=True).start()
     return site
+
+
+def close(site):
+    site.released.set()
+    site.shutdown()
+    site.server_close()
 
 
 def misbehave(chance):
@@ -98,4 +116,7 @@ def misbehave(chance):
     )
 
 
-CAMPAIGNS = [Campaign("server: anything", fetch, long=1000, short=20)]
+CAMPAIGNS = [
+    Campaign("server: anything", fetch, long=1000, short=20),
+    Campaign("server: no valid certificate", certificate, long=100, short=2),
+]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SUITE = Path(__file__).parent.parent.parent
+ARMED = Path(__file__).parent / "armed"
 
 
 class Campaign(NamedTuple):
@@ -66,6 +67,11 @@ def start(script, *options, cwd, **more):
     pipes |= {name: more.pop(name) for name in ("stdout", "stderr") if name in more}
     environment = {**os.environ, "PYTHONPATH": str(SUITE), **more.pop("env", {})}
     return subprocess.Popen(command, cwd=cwd, env=environment, **pipes, **more)
+
+
+def deadly_at(count):
+    """Return the environment in which a process dies at its `count`-th file change."""
+    return {"PYTHONPATH": f"{ARMED}{os.pathsep}{SUITE}", "FAULT_AT": str(count)}
 
 
 def finish(process, seconds=300):
