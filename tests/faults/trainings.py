@@ -225,7 +225,8 @@ def rows_of(run):
 
 
 def read_meanwhile(tally, number, folder):
-    """Load the generators again and again while a training writes them."""
+    """Draw from and score the generators again and again while a training writes."""
+    import evaluate
     import generate
 
     chance = random.Random(number)
@@ -235,17 +236,29 @@ def read_meanwhile(tally, number, folder):
     while not ended(writer):
         which = chance.choice(("best", "last"))
         words = ["--run", "runs/tiny", "--which", which]
-        reader = fork(folder, "read.txt", functools.partial(generate.main, words))
-        code, said = wait_for(reader), (folder / "read.txt").read_text()
+        if chance.random() < 0.3:
+            words += ["--network", "none", "--samples", "20"]
+            work, left = functools.partial(evaluate.main, words), "nearest.png"
+        else:
+            words += ["--out", "runs/tiny/faces.png"]
+            work, left = functools.partial(generate.main, words), "faces.png"
+        code = wait_for(fork(folder, "read.txt", work))
+        said = (folder / "read.txt").read_text()
         none_yet = code == 1 and "generator in runs/tiny yet" in said
-        tally.faults += 1
+        tally.faults += code == 0
         tally.expect(code == 0 or none_yet, f"trial {number}: reader: {said[-300:]}")
         if code == 0:
-            tally.expect(is_whole(folder / "faces.png"), f"trial {number}: faces.png")
+            tally.expect(
+                is_whole(folder / "runs/tiny" / left), f"trial {number}: {left}"
+            )
         for path in [*folder.glob("runs/tiny/samples/*.png")][-1:]:
             fine = path.name.startswith("part-") or is_whole(path)
             tally.expect(fine, f"trial {number}: {path.name} is not whole")
     tally.expect(wait_for(writer) == 0, f"trial {number}: the training ended badly")
+    for name in ("faces.png", "nearest.png", "metrics.json"):
+        (folder / "runs/tiny" / name).unlink(missing_ok=True)
+    for line in different(expected / "runs/tiny", folder / "runs/tiny"):
+        tally.mistake(f"trial {number}: {line}")
 
 
 def is_whole(path):

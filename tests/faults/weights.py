@@ -39,9 +39,9 @@ def generator(tally, number, folder):
     if chance.random() < 0.5:
         about.write_text(spoilt_json(about.read_text(), chance), encoding="utf-8")
     else:
-        chance.choice((flip, cut, take_pickle, take_link, take_claim, take_zip))(
-            weights, chance
-        )
+        chance.choice(
+            (flip, cut, take_pickle, take_link, take_claim, take_zip, take_other)
+        )(weights, chance)
         if chance.random() < 0.7:
             told = json.loads(about.read_text()) | {"sha256": sha256(weights)}
             about.write_text(json.dumps(told))
@@ -131,6 +131,30 @@ def array(tally, number, folder):
         tally.mistake(f"trial {number}: {error!r}")
     finally:
         os.chdir(home)
+
+
+def features(tally, number, folder):
+    """Damage kept features of real faces: they are refused, or they are the right."""
+    import contextlib
+    import io
+
+    import evaluate
+
+    chance = random.Random(number)
+    path, wanted = folder / "faces.features.npz", {"pixels": "a" * 64, "count": 30}
+    right = np.random.default_rng(1).normal(size=(30, 16)).astype("float32")
+    evaluate.keep_features(path, right, wanted)
+    chance.choice((flip, flip, cut, take_pickle, take_zip, take_objects))(path, chance)
+    tally.faults += 1
+    try:
+        with tally.recovery(), contextlib.redirect_stdout(io.StringIO()):
+            found = evaluate.read_features(path, wanted)
+        fine = found is None or np.array_equal(found, right)
+        tally.expect(fine, f"trial {number}: other features")
+    except Exception as error:
+        tally.mistake(f"trial {number}: {error!r}")
+    ran = list(folder.rglob(CANARY)) or Path(CANARY).exists()
+    tally.expect(not ran, f"trial {number}: ran what it read")
 
 
 def inception_file(tally, number, folder):
@@ -268,6 +292,14 @@ def take_zip(path, _):
         file.writestr("metadata.json", "{}")
 
 
+def take_other(path, chance):
+    """Put the weights of another network, size or width in their place."""
+    import models
+
+    network, size, width = chance.choice((("dcgan", 32, 0.1), ("dcgan", 28, 0.2)))
+    models.build_generator(network, size, width).save_weights(path)
+
+
 def take_link(path, chance):
     """Put links into the weights, to itself or out of it."""
     import h5py
@@ -318,10 +350,13 @@ def _spots(tree):
             yield from _spots(tree[key])
 
 
+HARMS = (flip, cut, take_pickle, take_link, take_claim, take_zip, take_other)
+
 CAMPAIGNS = [
     Campaign("weights: generators", generator, long=1000, short=20),
     Campaign("weights: checkpoints", checkpoint, long=1000, short=20),
     Campaign("weights: Inception's", inception_file, long=1000, short=10),
+    Campaign("notes: features of real faces", features, long=1000, short=30),
     Campaign("notes: constants.json", constants, long=1000, short=50),
     Campaign("notes: an array's JSON", array, long=300, short=3),
 ]
