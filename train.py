@@ -195,6 +195,9 @@ def continued(gan, folder, ours):
     if ours.is_first:
         runs.sweep(folder)
         progress = checkpoints.load(folder, gan)
+        # The checkpoint has the optimizers' rates, too: those that it was saved with
+        models.set_rate(gan.judge, D_LEARNING_RATE)
+        models.set_rate(gan.d_on_g, G_LEARNING_RATE)
     ours.replicate(fuse.variables_of(gan))
     return ours.share(progress)
 

@@ -180,6 +180,24 @@ def test_a_run_in_two_parts_ends_with_the_same_bits(tiny, monkeypatch, capsys):
         assert [row[name] for name in scores] == [other[name] for name in scores]
 
 
+def test_the_constants_say_how_fast_a_continued_run_learns(tiny, monkeypatch):
+    train.main(["--epochs", "1"])
+    path = tiny / "runs" / "tiny" / runs.CONSTANTS
+    about = json.loads(path.read_text())
+    about["constants"] |= {"G_LEARNING_RATE": 1e-4, "D_LEARNING_RATE": 7e-4}
+    path.write_text(json.dumps(about))
+    monkeypatch.setattr(train, "G_LEARNING_RATE", 1e-4)
+    monkeypatch.setattr(train, "D_LEARNING_RATE", 7e-4)
+    train.main(["--epochs", "2"])
+    rates = {
+        name: float(array)
+        for name, array in final().items()
+        if name in ("g_optimizer.001", "d_optimizer.001")
+    }
+    wanted = {"g_optimizer.001": 1e-4, "d_optimizer.001": 7e-4}
+    assert rates == pytest.approx(wanted)
+
+
 def wait_for(found, process, seconds=120):
     """Poll until found() is true; fail if the process ends or time runs out first."""
     end = time.monotonic() + seconds
