@@ -147,6 +147,7 @@ def fork(folder, said, work):
     """Do work() in a forked process, in `folder`; its words go to the file `said`."""
     process = os.fork()
     if process:
+        _codes.pop(process, None)  # of an earlier process with the same number
         return process
     code = 1
     try:
