@@ -15,6 +15,7 @@ from pathlib import Path
 
 from device import describe_device
 from script import Bar, options, run, write_whole
+from tests.faults import pictures
 from tests.faults.campaigns import CAMPAIGNS
 from tests.faults.trials import Tally
 
@@ -23,6 +24,7 @@ ONLY = ""  # those whose name holds this; empty: all
 TRIALS = 0  # [0..] of each; 0: the long form, as in RESULTS.md
 FIRST = 0  # [0..] number of the first trial: --first 17 --trials 1 repeats the 18th
 
+PICTURES = ""  # a folder or .zip of JPEGs whose bytes are flipped; empty: cartoons
 OUT = "tests/faults/RESULTS.md"  # the table; empty: none
 
 HEAD = """# Faults that were tried
@@ -42,6 +44,7 @@ ROW = re.compile(r"^\| ([^|]+?) \| (.+) \|$", re.M)
 
 def main(argv=None):
     options(sys.modules[__name__], argv)
+    pictures.REAL = PICTURES
     # A shell that starts this in the background would make all processes deaf to it
     signal.signal(signal.SIGINT, signal.default_int_handler)
     failed = False
@@ -84,7 +87,8 @@ def keep(name, tally, count):
     path = Path(OUT)
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     rows = dict(ROW.findall(text))
-    command = f"`python -m tests.faults --only {name!r} --trials {count}`"
+    given = " --pictures FOLDER" if PICTURES and "JPEG" in name else ""
+    command = f"`python -m tests.faults --only {name!r} --trials {count}{given}`"
     numbers = (f"{tally.trials:,}", f"{tally.faults:,}", len(tally.lost))
     numbers += (len(tally.wrong), f"{tally.longest:.1f} s", command)
     rows[name] = " | ".join(map(str, numbers))

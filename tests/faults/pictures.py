@@ -21,8 +21,8 @@ SIZE, GOOD = 28, 3
 LONGEST = 20  # seconds that a trial may take
 MOST = 600e6  # bytes of memory that a hostile picture may add
 
-# Folder or .zip of real JPEGs to damage; cartoons where it is not said
-REAL = os.environ.get("FAULTS_PICTURES", "")
+# Folder or .zip of real JPEGs to damage; "": cartoons
+REAL = ""
 
 
 def archive(tally, number, folder):
