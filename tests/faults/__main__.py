@@ -24,7 +24,8 @@ ONLY = ""  # those whose name holds this; empty: all
 TRIALS = 0  # [0..] of each; 0: the long form, as in RESULTS.md
 FIRST = 0  # [0..] number of the first trial: --first 17 --trials 1 repeats the 18th
 
-PICTURES = ""  # a folder or .zip of JPEGs whose bytes are flipped; empty: cartoons
+# What is damaged where bytes of JPEGs are flipped, and where the table lies
+PICTURES = ""  # a folder or .zip of JPEGs; empty: cartoons
 OUT = "tests/faults/RESULTS.md"  # the table; empty: none
 
 HEAD = """# Faults that were tried
