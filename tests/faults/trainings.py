@@ -90,23 +90,30 @@ def inject(chance, folder, seconds, plainly):
         wait_for(process)
 
 
-_codes = {}
+_codes, _words = {}, {}
 
 
 def ended(process):
     """Tell whether a forked process is over, without waiting for it."""
-    found, status = os.waitpid(process, os.WNOHANG)
-    if found:
-        _codes[process] = os.waitstatus_to_exitcode(status)
-    return bool(found)
+    if process not in _codes:
+        _keep_end(process, os.WNOHANG)
+    return process in _codes
 
 
 def wait_for(process):
     """Wait for a forked process; return its exit code, negative for a signal."""
     if process not in _codes:
-        _, status = os.waitpid(process, 0)
-        _codes[process] = os.waitstatus_to_exitcode(status)
+        _keep_end(process)
     return _codes.pop(process)
+
+
+def _keep_end(process, how=0):
+    found, status = os.waitpid(process, how)
+    if found:
+        _codes[process] = os.waitstatus_to_exitcode(status)
+        told, path = _words.pop(process)
+        with open(told, "rb", buffering=0) as pipe:
+            path.write_bytes(pipe.read(2**20) or b"")
 
 
 def plain(folder):
@@ -144,33 +151,47 @@ def forked(folder, at=0, limit=None, said="said.txt"):
 
 
 def fork(folder, said, work):
-    """Do work() in a forked process, in `folder`; its words go to the file `said`."""
+    """Do work() in a forked process, in `folder`; its words go to the file `said`.
+
+    They come through a pipe, whose 64 kB are enough: a file may not be written any
+    more when the process has come to its limit.
+    """
+    end, begin = os.pipe()
     process = os.fork()
     if process:
+        os.close(begin)
+        os.set_blocking(end, False)
         _codes.pop(process, None)  # of an earlier process with the same number
+        _words[process] = end, Path(folder, said)
         return process
-    code = 1
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os._exit(_code_of(folder, begin, work))
+    finally:  # nothing of what the parent goes on to do
+        os._exit(1)
+
+
+def _code_of(folder, told, work):
+    """Do work() with its words into the file descriptor `told`; return its code."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Not the file descriptors alone: pytest puts streams of its own in their place
+    sys.stdout = sys.stderr = os.fdopen(told, "w", buffering=1, encoding="utf-8")
+    os.dup2(told, 1)
+    os.dup2(told, 2)
+    try:
         os.chdir(folder)
-        # Not the file descriptors alone: pytest puts streams of its own in their place
-        told = open(said, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
-        sys.stdout = sys.stderr = told
-        os.dup2(told.fileno(), 1)
-        os.dup2(told.fileno(), 2)
         work()
-        code = 0
+        return 0
     except SystemExit as stop:
         print(stop.code)
-        code = stop.code if isinstance(stop.code, int) else 1
+        return stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:
-        code = 130
+        return 130
     except BaseException:
         traceback.print_exc()
+        return 1
     finally:
         sys.stdout.flush()
-        os._exit(code)
 
 
 def different(expected, found):
