@@ -56,8 +56,9 @@ JOBS_AHEAD = 3
 # Unreadable pictures that are named
 NAMED = 3
 
-# So many pictures may kill the process that reads them, and be skipped
-DEADLY = 10
+# Work whose process was killed is done again in another, until so many were killed.
+# Then it is a picture's fault, and so many pictures may be skipped for it
+KILLED, DEADLY = 4, 10
 
 # To be raised when the same source would give other pixels
 VERSION = 1
@@ -273,12 +274,20 @@ class _Workers:
 
     def submit(self, function, *given):
         """Have function(*given) done; return its future."""
-        try:
-            return self._pool.submit(function, *given)
-        except BrokenProcessPool:
-            self._pool.shutdown()
-            self._pool = _start(_worker_count())
-            return self._pool.submit(function, *given)
+        for _ in range(KILLED):
+            try:
+                return self._pool.submit(function, *given)
+            except BrokenProcessPool:
+                self._pool.shutdown()
+                self._pool = _start(_worker_count())
+        raise BrokenProcessPool
+
+    def result(self, function, *given):
+        """Have function(*given) done, again if its process dies; return its result."""
+        for _ in range(KILLED):
+            with contextlib.suppress(BrokenProcessPool):
+                return self.submit(function, *given).result()
+        raise BrokenProcessPool
 
     def close(self):
         self._pool.shutdown(cancel_futures=True)
@@ -286,27 +295,40 @@ class _Workers:
     def again(self, task):
         """Yield the results of a task whose process died; helper.fill did it.
 
-        It is done in a process of its own and, should that die as well, picture by
-        picture. A picture that kills its process is a failure like others, up to DEADLY
-        of them: then it is the machine rather than the pictures, and UserError.
+        It is done in a process of its own and, should that die again and again, picture
+        by picture. One that kills as many is a failure like others, up to DEADLY of
+        them: then it is the machine rather than the pictures, and UserError.
         """
-        for one in (task, *_one_by_one(task)):
-            pool = _start(1)
-            try:
-                yield pool.submit(helper.fill, *one).result()
-                if one is task:
-                    return
-            except BrokenProcessPool:
-                if one is not task:
-                    yield one[1], 0, [(_name_of_one(one), self._death())]
-            finally:
-                pool.shutdown(cancel_futures=True)
+        result = _done_alone(task)
+        if result:
+            yield result
+            return
+        for one in _one_by_one(task):
+            reason = "a process that read it was killed"
+            failed = one[1], 0, [(_name_of_one(one), reason)]
+            yield _done_alone(one) or self._count_death(failed)
 
-    def _death(self):
+    def _count_death(self, failed):
         self._died += 1
         if self._died > DEADLY:
             raise BrokenProcessPool
-        return "a process that read it was killed"
+        return failed
+
+
+def _done_alone(task):
+    """Do a task of helper.fill in a process of its own, in another if that one dies.
+
+    Returns what it returns, or None if KILLED of them died.
+    """
+    for _ in range(KILLED):
+        pool = _start(1)
+        try:
+            return pool.submit(helper.fill, *task).result()
+        except BrokenProcessPool:
+            continue
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return None
 
 
 def _one_by_one(task):
@@ -338,7 +360,8 @@ def _start(count):
     try:
         spawn = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(count, spawn, helper.attend)
-        with _ignored_interrupt():
+        # One that is killed at once is found out by the next who submits
+        with _ignored_interrupt(), contextlib.suppress(BrokenProcessPool):
             for _ in range(count):
                 pool.submit(helper.ready)
         return pool
@@ -391,7 +414,7 @@ def _results(pool, part, data, size, images):
         firsts = range(0, total, JOB)
         jobs = ((CARTOON_SEED, at, min(JOB, total - at), size) for at in firsts)
     else:
-        pictures = pool.submit(helper.list_pictures, _source(data)).result()
+        pictures = pool.result(helper.list_pictures, _source(data))
         total, work = len(pictures), helper.read_faces
         jobs = ((pictures.part(at, JOB), size) for at in range(0, total, JOB))
     begin, step = len(_header(0, size)), JOB * size * size * 3

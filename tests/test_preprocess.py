@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from preprocess import check_enough, name_of, open_faces, prepare
 from script import UserError
 
 SUITE = Path(__file__).parent.parent
+ARMED = SUITE / "tests" / "faults" / "armed"
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 FEW = 5
 
@@ -510,6 +512,26 @@ def test_a_killed_worker_costs_no_picture(many, script_process):
 
 
 @LINUX
+@pytest.mark.parametrize("opened", ["many.zip", "many/0070.jpg"])
+def test_a_worker_that_dies_once_costs_no_picture(
+    many, here, script_process, monkeypatch, opened
+):
+    """Dies while it lists the archive, or in the place of a picture."""
+    source = "many"
+    if opened.endswith(".zip"):
+        source = shutil.make_archive("many", "zip", "many")
+    monkeypatch.setenv("PYTHONPATH", f"{ARMED}{os.pathsep}{SUITE}")
+    monkeypatch.setenv("FATAL_NAME", opened)
+    monkeypatch.setenv("FATAL_ONCE", str(here / "once"))
+    (here / "once").touch()
+    options = [source if option == "many" else option for option in OPTIONS]
+    code, out, err = finish(script_process("preprocess.py", *options))
+    assert code == 0, err
+    assert not (here / "once").exists()
+    assert "Made data/many-28.npy: 700 pictures" in out
+
+
+@LINUX
 @pytest.mark.parametrize(("deadly", "expected"), [(2, 0), (11, 1)])
 def test_pictures_that_kill_their_process_are_skipped_up_to_ten(
     many, script_process, monkeypatch, deadly, expected
@@ -517,8 +539,7 @@ def test_pictures_that_kill_their_process_are_skipped_up_to_ten(
     pictures = sorted(Path("many").iterdir())
     for path in pictures[70 : 70 + deadly]:
         path.rename(path.with_name(f"{path.stem}-fatal{path.suffix}"))
-    armed = SUITE / "tests" / "faults" / "armed"
-    monkeypatch.setenv("PYTHONPATH", f"{armed}{os.pathsep}{SUITE}")
+    monkeypatch.setenv("PYTHONPATH", f"{ARMED}{os.pathsep}{SUITE}")
     monkeypatch.setenv("FATAL_NAME", "fatal")
     code, out, err = finish(script_process("preprocess.py", *OPTIONS))
     assert code == expected, err

@@ -5,9 +5,11 @@ kills itself by SIGKILL, so nothing of it can clean up.
 """
 
 import builtins
+import contextlib
 import io
 import os
 import signal
+from pathlib import Path
 
 CALLS = ("replace", "rename", "unlink", "remove", "rmdir", "mkdir", "fsync")
 
@@ -28,12 +30,18 @@ def arm(count):
         module.open = _opener(is_last)
 
 
-def arm_against(name):
-    """Let the opening of a file whose name holds `name` kill this process."""
+def arm_against(name, once=None):
+    """Let the opening of a file whose name holds `name` kill this process.
+
+    once: a file; whoever finds it there takes it away and dies, and nobody else.
+    """
 
     def opened(file, *given, **named):
         if name in str(file):
-            die()
+            with contextlib.suppress(FileNotFoundError):
+                if once:
+                    Path(once).unlink()
+                die()
         return _open(file, *given, **named)
 
     builtins.open = io.open = opened

@@ -84,18 +84,7 @@ def preprocess(tally, number, folder):
     tally.expect(fine or code == 0, f"trial {number}: {code}: {err[-300:]}")
     with tally.recovery():
         code, _, err = finish(start("preprocess.py", *kills.OPTIONS, cwd=folder))
-    check_array(tally, number, folder, code, err, expected)
-
-
-def check_array(tally, number, folder, code, err, expected):  # noqa: PLR0913
-    """Note whatever is wrong with the array that preprocess.py made in the end."""
-    if not tally.expect(code == 0, f"trial {number}: then {code}: {err[-300:]}"):
-        return
-    found = np.load(folder / f"data/faces-{kills.SIZE}.npy")
-    same = np.array_equal(found, expected)
-    tally.expect(same, f"trial {number}: other pixels")
-    left = sorted(path.name for path in (folder / "data").iterdir())
-    tally.expect(len(left) == 2, f"trial {number}: left {left}")
+    kills.check_array(tally, number, folder, code, err, expected)
 
 
 def no_room(tally, number, folder):
@@ -129,7 +118,7 @@ def no_room(tally, number, folder):
         if number % 2:
             check_archive(tally, number, folder, code, err)
         else:
-            check_array(tally, number, folder, code, err, expected)
+            kills.check_array(tally, number, folder, code, err, expected)
 
 
 def check_archive(tally, number, folder, code, err):

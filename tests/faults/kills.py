@@ -1,9 +1,12 @@
 """Scripts that are killed at any moment; the same command finishes the work."""
 
+import contextlib
+import os
 import random
 import re
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -47,14 +50,49 @@ def preprocess(tally, number, folder):
         kill(tally, number, chance, folder, command, longest=1, most=16)
     with tally.recovery():
         code, _, err = finish(start(*command, cwd=folder))
-    if not tally.expect(code == 0, f"trial {number}: ended with {code}: {err[-200:]}"):
+    check_array(tally, number, folder, code, err, expected)
+
+
+def check_array(tally, number, folder, code, err, expected):  # noqa: PLR0913
+    """Note whatever is wrong with the array that preprocess.py made in the end."""
+    if not tally.expect(code == 0, f"trial {number}: ended with {code}: {err[-300:]}"):
         return
     found = np.load(folder / f"data/faces-{SIZE}.npy")
-    same = found.shape == expected.shape and (found == expected).all()
+    same = np.array_equal(found, expected)
     tally.expect(same, f"trial {number}: other pixels than undisturbed")
     left = sorted(path.name for path in (folder / "data").iterdir())
     wanted = [f"faces-{SIZE}.json", f"faces-{SIZE}.npy"]
     tally.expect(left == wanted, f"trial {number}: left {left}")
+
+
+def workers(tally, number, folder):
+    """Kill up to three of preprocess.py's workers; the same run makes the array."""
+    chance = random.Random(number)
+    expected = make_pictures(folder / "faces", number)
+    process = start("preprocess.py", *OPTIONS, cwd=folder)
+    with tally.recovery():
+        for _ in range(chance.choice((1, 2, 3))):
+            time.sleep(chance.uniform(0, 0.6))  # the moment is what is tried
+            found = children(process.pid)
+            if found:
+                sign = getattr(signal, chance.choice(("SIGKILL", "SIGSEGV", "SIGTERM")))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(chance.choice(found), sign)
+                    tally.faults += 1
+        code, _, err = finish(process)
+    check_array(tally, number, folder, code, err, expected)
+
+
+def children(process):
+    """Return the numbers of a process's spawned workers."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = path.read_text().rpartition(")")[2].split()[1]
+            words = (path.parent / "cmdline").read_bytes()
+            if int(parent) == process and b"spawn_main" in words:
+                found.append(int(path.parent.name))
+    return found
 
 
 def make_pictures(folder, seed):
@@ -121,4 +159,5 @@ def copy_helper(folder, url):
 CAMPAIGNS = [
     Campaign("killed: helper.py", helper, long=100, short=3),
     Campaign("killed: preprocess.py", preprocess, long=100, short=3),
+    Campaign("killed: workers of preprocess.py", workers, long=100, short=2),
 ]
