@@ -5,19 +5,11 @@ import json
 import math
 import os
 import shutil
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from script import UserError, replace, sha256, write_json, write_whole
-
-# What reading a damaged checkpoint may raise
-DAMAGE = (
-    *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError),
-    *(zipfile.BadZipFile, zlib.error, RecursionError, NotImplementedError),
-)
+from script import DAMAGE, UserError, replace, sha256, write_json, write_whole
 
 
 def save(run, gan, progress, keep):

@@ -8,7 +8,6 @@ above the real faces that come nearest to them.
 import hashlib
 import json
 import sys
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +20,16 @@ import runs
 import scores
 from device import describe_backend, describe_device
 from helper import grid
-from script import Bar, UserError, options, quiet_stderr, run, write_json, write_whole
+from script import (
+    DAMAGE,
+    Bar,
+    UserError,
+    options,
+    quiet_stderr,
+    run,
+    write_json,
+    write_whole,
+)
 
 # Which generator, and against which faces
 RUN = ""  # a run folder; empty: the newest in runs/, or else the one in weights/
@@ -46,9 +54,6 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 # What random numbers are for: default_rng((SEED, this)); 1 to 8 are for other scripts
 FAKE, CHOICE, PAIRS, MMD = 9, 10, 11, 12
-
-# What reading a damaged file of features may raise
-DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
 
 
 class Real(NamedTuple):

@@ -12,7 +12,6 @@ import math
 import pickle
 import types
 import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ import numpy as np
 
 from download import Source, fetch
 from models import keras, layers, ops
-from script import UserError, sha256
+from script import DAMAGE, UserError, sha256
 
 NAME = "Inception, TensorFlow, 2015-12-05"
 SIDE = 299  # pixels, both ways, that it looks at
@@ -78,12 +77,8 @@ PARTS = {
     "weight": "scale",
 }
 
-# What reading a damaged file may raise
-DAMAGE = (
-    *(OSError, EOFError, LookupError, ValueError, TypeError, AttributeError),
-    *(MemoryError, RuntimeError, ArithmeticError, ImportError),
-    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
-)
+# What reading a damaged or a hostile file may raise
+REFUSED = (*DAMAGE, ImportError, pickle.UnpicklingError)
 
 
 def find(path=""):
@@ -113,7 +108,7 @@ def load(path):
     """
     try:
         found = read(path)
-    except DAMAGE as error:
+    except REFUSED as error:
         told = isinstance(error, (ValueError, pickle.UnpicklingError))
         reason = error if told else repr(error)
         raise UserError(
@@ -263,7 +258,7 @@ def _maximum(x):
 def read(path):
     """Return the network's convolutions: [(kernel (h, w, in, out), bias (out)), ...].
 
-    Its batch norm is folded into them. Raises one of DAMAGE for a file that holds
+    Its batch norm is folded into them. Raises one of REFUSED for a file that holds
     something else.
     """
     with open(path, "rb") as file:

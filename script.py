@@ -14,6 +14,8 @@ import signal
 import sys
 import tempfile
 import tokenize
+import zipfile
+import zlib
 from pathlib import Path
 
 from tqdm import tqdm
@@ -21,6 +23,12 @@ from tqdm import tqdm
 STOPPED = "\nStopped. The same command starts again."
 
 LINE_EVERY = 20  # seconds between two lines of a progress bar that goes to a file
+
+# What reading a damaged file of numbers or notes may raise
+DAMAGE = (
+    *(OSError, EOFError, LookupError, ValueError, TypeError, AttributeError),
+    *(MemoryError, RuntimeError, ArithmeticError, zipfile.BadZipFile, zlib.error),
+)
 
 RANGE = re.compile(
     r"(?:\{(?P<one_of>[^}]*)\}|[\[(](?P<low>\S*?)\.\.(?P<high>\S*?)[\])]) "

@@ -209,6 +209,15 @@ def break_off():
     return Eyes()
 
 
+def claim_another_packing():
+    path = Path("data/photos-28.features.npz")
+    data = bytearray(path.read_bytes())
+    directory = data.index(b"PK\1\2")
+    data[directory + 10] = 99
+    path.write_bytes(data)
+    return Eyes()
+
+
 class Code:
     def __reduce__(self):
         return os.system, ("touch was-run",)
@@ -229,6 +238,7 @@ def write_a_pickle():
         (change_choice, "their chosen is another"),
         (flip_a_feature, "they are damaged"),
         (break_off, "they are damaged"),
+        (claim_another_packing, "they are damaged"),
         (write_a_pickle, "they are damaged"),
     ],
 )

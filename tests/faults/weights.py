@@ -174,7 +174,7 @@ def inception_file(tally, number, folder):
     try:
         read = inception.read(path)
         tally.expect(len(read) == inception.CONVOLUTIONS, f"trial {number}: fewer")
-    except inception.DAMAGE:
+    except inception.REFUSED:
         pass  # find() makes one line of these
     except Exception as error:
         tally.mistake(f"trial {number}: {error!r}")
