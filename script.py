@@ -4,6 +4,7 @@ import argparse
 import ast
 import contextlib
 import difflib
+import errno
 import hashlib
 import io
 import json
@@ -30,6 +31,9 @@ DAMAGE = (
     *(MemoryError, RuntimeError, ArithmeticError, zipfile.BadZipFile, zlib.error),
 )
 
+# What the system says when no more can be written to a file or a pipe
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)
+
 RANGE = re.compile(
     r"(?:\{(?P<one_of>[^}]*)\}|[\[(](?P<low>\S*?)\.\.(?P<high>\S*?)[\])]) "
 )
@@ -43,12 +47,32 @@ class UserError(SystemExit):
 
 
 def run(main):
-    """Run a script's main(); Ctrl-C ends it with one line and exit code 130."""
+    """Run a script's main(); Ctrl-C ends it with one line and exit code 130.
+
+    So does a disk, or a pipe, that takes no more of what the script prints, with 1.
+    """
     try:
         main()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         raise SystemExit(130) from None
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _silence_stdout()
+        raise UserError(
+            f"Cannot print any more: {error.strerror}. Files that are there are whole; "
+            "once there is room, the same command goes on."
+        ) from None
+
+
+def _silence_stdout():
+    """Let Python's own last flush go nowhere: it would fail as well, and say so."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _stopped_early(kind, error, trace):
@@ -329,11 +353,16 @@ class Bar(tqdm):
 
 
 class _Lines:
-    """Write to stderr what tqdm would write over itself, as lines."""
+    """Write to stderr what tqdm would write over itself, as lines.
+
+    A line that cannot be written, on a full disk say, is no reason to end a training.
+    """
 
     def write(self, text):
         if text.strip():
-            print(text.strip(), file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):
+                print(text.strip(), file=sys.stderr, flush=True)
 
     def flush(self):
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()

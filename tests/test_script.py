@@ -158,6 +158,31 @@ script.run(lambda: os.kill(os.getpid(), signal.SIGINT))
     assert "Stopped" in ran.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("prints", ["print('a', flush=True)", "print('a')"])
+def test_a_disk_that_is_too_full_to_print_to_is_one_line(prints):
+    code = f"import script; script.run(lambda: {prints})"
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", code], cwd=SUITE, stdout=full, stderr=-1, text=True
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        "Cannot print any more: No space left on device. Files that are there are "
+        "whole; once there is room, the same command goes on."
+    ]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_bar_that_cannot_be_written_ends_nothing():
+    code = "import script; print(sum(script.Bar(range(4))))"
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", code], cwd=SUITE, stdout=-1, stderr=full, text=True
+        )
+    assert (ended.returncode, ended.stdout) == (0, "6\n")
+
+
 def test_a_bar_into_a_file_is_plain_lines():
     code = """
 import script
