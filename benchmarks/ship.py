@@ -1,0 +1,145 @@
+"""Make a folder of weights/ out of a run: python -m benchmarks.ship --run runs/NAME
+
+Its generator, in half precision if that is wanted, what is told of it, and pictures of
+what it draws and how it learned. Scored by evaluate.py since, and shipped once more,
+the folder holds the score too. No photograph goes there.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+import evaluate
+import generate
+import helper
+import runs
+from script import UserError, options, run, sha256, write_json, write_whole
+
+# What to ship, and where
+RUN = ""  # the run folder; empty: the newest in runs/
+WHICH = "best"  # {best, last} of its generators
+OUT = ""  # the folder; empty: weights/<run's name>
+HALF = False  # write the convolutions' and dense weights as float16: half the bytes
+
+# How its learning is shown
+EPOCHS = ""  # of the sheets side by side, as in 1,5,25; empty: first, third, last
+HISTORY = ""  # how its constants changed on the way, if they did
+
+# Faces of each sheet in the picture of the epochs, and pixels between sheets and above
+SHOWN, GAP, TITLE = 4, 24, 28
+
+
+def main(argv=None):
+    options(sys.modules[__name__], argv)
+    folder = runs.choose(RUN)
+    generator, about = runs.load_generator(folder, WHICH)
+    out = Path(OUT) if OUT else evaluate.WEIGHTS / folder.name
+    about = told(about, out)
+    runs.save_generator(out, generator, about)
+    if HALF:
+        halve(out / runs.GENERATOR)
+        about["sha256"] = sha256(out / runs.GENERATOR)
+        write_json(out / runs.ABOUT, about)
+    generate.main(["--run", str(out), "--out", str(out / "faces.png")])
+    sheets = sorted((folder / "samples").glob("epoch-*.png"))
+    if not sheets:
+        raise UserError(f"{folder} has no sheets of samples to show.")
+    last = folder / "samples" / f"epoch-{about['epochs']:03d}.png"
+    copy(last, out / "samples.png")
+    copy(folder / "losses.png", out / "losses.png")
+    with write_whole(out / "epochs.png") as part:
+        side_by_side(chosen(sheets, about), about["image_size"]).save(part, "PNG")
+    print(f"{out} is ready: {size_of(out) / 2**20:.1f} MB.")
+
+
+def told(about, out):
+    """Return what the JSON of a generator will say, with the score of evaluate.py.
+
+    about: what it says in the run; out: the folder, where metrics.json may lie.
+    """
+    about = {name: value for name, value in about.items() if name != "sha256"}
+    about["score"] = about["scored_by"] = None
+    if HISTORY:
+        about["history"] = HISTORY
+    path = out / "metrics.json"
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        protocol = found["protocol"]
+        about["score"] = found["kid"]
+        about["scored_by"] = (
+            f"KID, {protocol['network']}, fakes {protocol['fake']}, real faces "
+            f"{protocol['real']}"
+        )
+    return about
+
+
+def halve(path):
+    """Write the arrays of two and more axes in a file of weights as float16.
+
+    The others, of batch norm, are few, and their variances may be large.
+    """
+    with (
+        write_whole(path) as part,
+        h5py.File(path, "r") as old,
+        h5py.File(part, "w") as new,
+    ):
+
+        def copy_item(name, item):
+            if isinstance(item, h5py.Group):
+                made = new.require_group(name)
+            else:
+                array = item[()]
+                if array.ndim > 1:
+                    array = array.astype(np.float16)
+                made = new.create_dataset(name, data=array)
+            made.attrs.update(item.attrs)
+
+        new.attrs.update(old.attrs)
+        old.visititems(copy_item)
+
+
+def copy(old, new):
+    with write_whole(new) as part:
+        shutil.copyfile(old, part)
+
+
+def chosen(sheets, about):
+    """Return the sheets {epoch: path} that are wanted, or three out of all."""
+    paths = {int(path.stem.rpartition("-")[2]): path for path in sheets}
+    last = about["epochs"]
+    wanted = [int(epoch) for epoch in EPOCHS.split(",")] if EPOCHS else []
+    wanted = wanted or sorted({1, max(1, last // 3), last})
+    missing = [epoch for epoch in wanted if epoch not in paths]
+    if missing:
+        raise UserError(f"There is no sheet of epoch {missing[0]}. Try --epochs 1")
+    return {epoch: paths[epoch] for epoch in wanted}
+
+
+def side_by_side(paths, image_size):
+    """Draw the first SHOWN x SHOWN faces of each sheet, its epoch above them."""
+    step = round(84 / image_size) * image_size + helper.GAP
+    side = SHOWN * step - helper.GAP
+    picture = Image.new("RGB", (len(paths) * (side + GAP) - GAP, TITLE + side), "white")
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(16)
+    for place, (epoch, path) in enumerate(paths.items()):
+        left = place * (side + GAP)
+        with Image.open(path) as sheet:
+            picture.paste(sheet.crop((0, 0, side, side)), (left, TITLE))
+        text = f"after {epoch} epoch{'s' * (epoch > 1)}"
+        draw.text((left + side // 2, TITLE // 2), text, "black", font, anchor="mm")
+    return picture
+
+
+def size_of(folder):
+    """Return the bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+if __name__ == "__main__":
+    run(main)

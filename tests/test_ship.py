@@ -1,0 +1,106 @@
+"""benchmarks/ship.py: a run becomes a folder of weights that generate.py draws from."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+import generate
+import models
+import runs
+from benchmarks import ship
+from script import UserError, current, write_json
+
+ABOUT = {
+    **{"network": "dcgan", "image_size": 28, "latent": models.LATENT, "width": 0.2},
+    **{"epochs": 7, "averaged": True, "score": 0.5, "scored_by": "MMD"},
+    "data": {"name": "photos", "count": 30, "source": "photos"},
+}
+
+
+@pytest.fixture(autouse=True)
+def keep_constants(monkeypatch):
+    for module in (ship, generate):
+        for name, value in current(module).items():
+            monkeypatch.setattr(module, name, value)
+
+
+@pytest.fixture
+def finished(here):
+    """Leave what a run leaves; return its generator."""
+    models.keras.utils.set_random_seed(3)
+    generator = models.build_generator("dcgan", 28, 0.2)
+    runs.save_generator("runs/a", generator, ABOUT)
+    for epoch in range(1, 8):
+        faces = np.full((40, 28, 28, 3), 30 * epoch, np.uint8)
+        runs.save_sheet("runs/a", epoch, faces)
+    row = {"epoch": 1, "d_loss": 1.0, "g_loss": 1.0, "real_accuracy": 0.5}
+    runs.save_log("runs/a", [{**row, "fake_accuracy": 0.5, "diversity": 1.0}])
+    return generator
+
+
+def noise():
+    random = np.random.default_rng(1)
+    return random.uniform(-1, 1, (20, models.LATENT)).astype("float32")
+
+
+def test_a_shipped_generator_draws_what_the_run_does(finished):
+    ship.main(["--run", "runs/a", "--out", "w"])
+    shipped, about = runs.load_generator("w")
+    drawn = models.draw(shipped, noise())
+    assert (drawn == models.draw(finished, noise())).all()
+    assert about["epochs"] == 7
+    assert about["score"] is None  # the run's own is of few samples, or by MMD
+    for name in ("faces.png", "samples.png", "losses.png", "epochs.png"):
+        with Image.open(Path("w", name)) as picture:
+            picture.load()
+
+
+def test_half_precision_halves_the_bytes_and_moves_no_pixel_by_more_than_one(finished):
+    ship.main(["--run", "runs/a", "--out", "w", "--half"])
+    whole, half = (Path(run, runs.GENERATOR) for run in ("runs/a", "w"))
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    shipped, _ = runs.load_generator("w")
+    drawn = models.draw(shipped, noise()).astype(int)
+    assert np.abs(drawn - models.draw(finished, noise())).max() <= 1
+    kinds = set()
+    with h5py.File(half) as file:
+        file.visititems(
+            lambda _, item: (
+                kinds.add((item.ndim > 1, item.dtype.name))
+                if isinstance(item, h5py.Dataset)
+                else None
+            )
+        )
+    assert kinds == {(True, "float16"), (False, "float32")}
+
+
+def test_the_score_of_evaluate_is_told(finished):
+    write_json(
+        Path("w/metrics.json"),
+        {
+            "kid": 0.0123,
+            "protocol": {"fake": "10,000, seed 1", "real": "all", "network": "Eyes"},
+        },
+    )
+    ship.main(["--run", "runs/a", "--out", "w", "--history", "first so, then so"])
+    _, about = runs.load_generator("w")
+    assert about["score"] == 0.0123
+    assert about["scored_by"] == "KID, Eyes, fakes 10,000, seed 1, real faces all"
+    assert about["history"] == "first so, then so"
+
+
+def test_sheets_stand_side_by_side_in_the_order_that_is_wanted(finished):
+    ship.main(["--run", "runs/a", "--out", "w", "--epochs", "2,7"])
+    picture = np.asarray(Image.open("w/epochs.png"))
+    middle = picture[picture.shape[0] // 2]
+    greys = [int(pixel[0]) for pixel in middle if pixel[0] not in (255,)]
+    assert set(greys) == {60, 210}
+    assert greys == sorted(greys)
+
+
+def test_a_sheet_that_there_is_not_is_named(finished):
+    with pytest.raises(UserError, match="no sheet of epoch 9"):
+        ship.main(["--run", "runs/a", "--out", "w", "--epochs", "1,9"])
