@@ -99,10 +99,17 @@ def keep(name, tally, count):
     table = [f"| {' | '.join(COLUMNS)} |", f"| {' | '.join(rule)} |", *lines]
     machine = (
         f"\n\nLast row made with Python {platform.python_version()} on "
-        f"{platform.system()}, {os.cpu_count()} cores. {describe_device()}\n"
+        f"{platform.system()}, {os.cpu_count()} cores. {describe_device()}"
     )
+    tries = "\n\nWhat each of them tries:\n\n" + "\n".join(map(told, CAMPAIGNS))
     with write_whole(path) as part:
-        part.write_text(HEAD + "\n".join(table) + machine, encoding="utf-8")
+        part.write_text(HEAD + "\n".join(table) + machine + tries + "\n", "utf-8")
+
+
+def told(campaign):
+    """Return what a campaign says of itself, as an item of a list."""
+    words = " ".join(campaign.trial.__doc__.split())
+    return f"- **{campaign.name}**: {words}"
 
 
 if __name__ == "__main__":

@@ -42,7 +42,11 @@ def kill(tally, number, chance, folder, command, longest, most):  # noqa: PLR091
 
 
 def preprocess(tally, number, folder):
-    """Kill preprocess.py once or twice, then let it finish; compare the array."""
+    """Kill preprocess.py once or twice, then let it finish; compare the array.
+
+    By SIGKILL, SIGTERM or SIGINT at any moment, or by SIGKILL half-way through a write
+    or at a rename, a removal, a flush, in it or in its workers.
+    """
     chance = random.Random(number)
     expected = make_pictures(folder / "faces", number)
     command = ("preprocess.py", *OPTIONS)
@@ -66,7 +70,7 @@ def check_array(tally, number, folder, code, err, expected):  # noqa: PLR0913
 
 
 def workers(tally, number, folder):
-    """Kill up to three of preprocess.py's workers; the same run makes the array."""
+    """Kill up to three workers of preprocess.py; the same run makes the array."""
     chance = random.Random(number)
     expected = make_pictures(folder / "faces", number)
     process = start("preprocess.py", *OPTIONS, cwd=folder)
@@ -106,7 +110,10 @@ def make_pictures(folder, seed):
 
 
 def helper(tally, number, folder):
-    """Kill helper.py up to three times while a slow server sends the archive."""
+    """Kill helper.py up to three times while a slow server sends the archive.
+
+    By a signal or inside a write. Then it asks for just what is missing.
+    """
     chance = random.Random(number)
     site = serve()
     site.answers["/file"] = [{"pace": chance.choice((0.01, 0.03, 0.06))}]

@@ -14,7 +14,11 @@ SLOWER = 1.2  # of the time of a core that an epoch takes, on machines that are 
 
 
 def train(tally, number, folder):
-    """Train for 20,000 iterations; watch the process from outside."""
+    """Train for 20,000 iterations of 400 epochs, each with checkpoint, sheet and score.
+
+    No fault but time: memory, open files, threads, checkpoints and the cost of an epoch
+    stay as they are.
+    """
     options = {**trainings.OPTIONS, "epochs": EPOCHS}
     options |= {"images": 2 * PER_EPOCH, "batch-size": 2}
     options |= {"checkpoint-minutes": 10, "score-samples": 10}

@@ -14,7 +14,13 @@ HURRY = {"BACK_OFF": 0.001, "READ_TIMEOUT": 0.2, "LONGEST_WAIT": 1}
 
 
 def fetch(tally, number, folder):
-    """Fetch a file from a server of up to eight faults; then from a good one."""
+    """Fetch a file from a server of up to eight faults; then from a good one.
+
+    It cuts at any byte, stalls, refuses (403, 404, 410, 429, 500, 502, 503, with waits
+    as numbers, dates or nonsense), redirects in a loop or to nowhere, changes the file
+    between two parts, ignores ranges, sends pages, other, longer or shorter files. Each
+    trial ends within 20 seconds.
+    """
     chance = random.Random(number)
     before = {name: getattr(download, name) for name in HURRY}
     vars(download).update(HURRY)

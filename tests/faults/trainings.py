@@ -44,7 +44,11 @@ SIGNALS = ("SIGKILL", "SIGKILL", "SIGTERM", "SIGINT")
 
 
 def killed(tally, number, folder):
-    """Kill train.py up to three times, then let it finish; compare every bit."""
+    """Kill train.py up to three times, then let it finish; compare every bit.
+
+    By SIGKILL, SIGTERM or SIGINT at any moment, or inside a write; weights, optimizers,
+    averages, generators and the log are those of a run that was left alone.
+    """
     chance = random.Random(number)
     expected, seconds = undisturbed()
     shutil.copytree(expected / "data", folder / "data")
@@ -247,7 +251,10 @@ def rows_of(run):
 
 
 def read_meanwhile(tally, number, folder):
-    """Draw from and score the generators again and again while a training writes."""
+    """Run generate.py and evaluate.py again and again while a training writes.
+
+    Faults are the readings: each finds a whole generator, or none yet.
+    """
     import evaluate
     import generate
 

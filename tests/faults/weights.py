@@ -30,7 +30,11 @@ class Evil:
 
 
 def generator(tally, number, folder):
-    """Damage a generator or its JSON, with a checksum that fits now and then."""
+    """Damage a generator or its JSON, with a checksum that fits now and then.
+
+    Bytes flipped, cut off, a pickle, a Keras file with code, links out of the file,
+    arrays that claim terabytes, another size or width; any value in the JSON.
+    """
     import runs
 
     chance = random.Random(number)
@@ -59,7 +63,7 @@ def generator(tally, number, folder):
 
 
 def checkpoint(tally, number, folder):
-    """Damage the newest checkpoint; the one before it is taken, bit for bit."""
+    """Damage the newest checkpoint, or put code in: the one before it is taken."""
     import checkpoints
 
     chance = random.Random(number)
