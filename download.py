@@ -14,6 +14,11 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import NamedTuple
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
@@ -57,7 +62,8 @@ def fetch(  # noqa: PLR0913 (all six are facts about the one file)
 
     A right file that is already there is kept; a wrong one is replaced when the new
     one is whole. What has arrived waits in <path>.part, and the next call goes on
-    from there, after a kill too. A fact that is None is not checked.
+    from there, after a kill too. A second run at the same time waits for the first.
+    A fact that is None is not checked.
 
     Raises UserError where no source gives the file (the reason for each, then
     `by_hand`, which says how to get it without this program), where the disk has no
@@ -67,10 +73,11 @@ def fetch(  # noqa: PLR0913 (all six are facts about the one file)
     file = _File(Path(path), size, sums)
     folder = file.path.parent
     try:
-        if not _already_here(file):
-            folder.mkdir(parents=True, exist_ok=True)
-            _fill_from_any(file, sources, by_hand)
-            _finish(file)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(file):
+            if not _already_here(file):
+                _fill_from_any(file, sources, by_hand)
+                _finish(file)
     except OSError as error:
         raise UserError(
             f"Cannot keep {file.path.name} in {folder}: {error.strerror or error}. "
@@ -96,6 +103,11 @@ class _File(NamedTuple):
         """Where the part came from: [url, validator]."""
         return self.path.with_name(f"{self.path.name}.part.json")
 
+    @property
+    def lock(self):
+        """What one run holds while it fetches."""
+        return self.path.with_name(f"{self.path.name}.part.lock")
+
     def arrived(self):
         return self.part.stat().st_size if self.part.exists() else 0
 
@@ -114,6 +126,48 @@ class _AgainError(Exception):
 
 class _UnfitError(Exception):
     """The part cannot be continued with what the source sends."""
+
+
+@contextlib.contextmanager
+def _alone(file):
+    """Keep two runs from fetching the same file at once: the second one waits here."""
+    lock = _locked(file) if fcntl else None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            # While it is held: nobody's but this run's
+            with contextlib.suppress(OSError):
+                file.lock.unlink()
+            os.close(lock)
+
+
+def _locked(file):
+    """Return the open lock; None where the folder takes none, read-only say.
+
+    Not the folder itself is locked: this program may hold that lock already.
+    """
+    while True:
+        try:
+            lock = os.open(file.lock, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            return None
+        # Some network drives know no locks: there, two runs at once is the user's care
+        with contextlib.suppress(OSError):
+            _wait_for(lock, file)
+        # The run before may have removed the one that this run waited for
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), file.lock.stat()):
+                return lock
+        os.close(lock)
+
+
+def _wait_for(lock, file):
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"Another run fetches {file.path}: waiting.", flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _already_here(file):

@@ -58,7 +58,7 @@ class Site(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers, self.asked, self.sent = {}, [], []
-        self.released = threading.Event()
+        self.stalled, self.released = threading.Event(), threading.Event()
 
     def url(self, path="/file"):
         return f"{self.scheme}://127.0.0.1:{self.server_address[1]}{path}"
@@ -109,6 +109,7 @@ class Handler(BaseHTTPRequestHandler):
         if wish.chunked and wish.send is None:
             self.wfile.write(b"0\r\n\r\n")
         if wish.stall:
+            self.server.stalled.set()
             self.server.released.wait(30)
 
     def chosen(self, wish):
@@ -491,6 +492,92 @@ def test_a_stopped_program_goes_on_where_it_was(site, path, sign):
     get(path, source)
     assert whole(path)
     assert site.sent[1:] == [300_000 - arrived]
+
+
+# Two at once
+
+
+def start(path, source):
+    return subprocess.Popen(
+        [sys.executable, "-c", FETCH, path, source.url, MD5],
+        cwd=Path(download.__file__).parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(not download.fcntl, reason="Windows has no such locks")
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_second_run_waits_for_the_first(site, path, killed):
+    source = site.source("/file", {"send": 150_000, "stall": True}, {})
+    first = start(path, source)
+    assert site.stalled.wait(20)
+    second = start(path, source)
+    said = second.stdout.readline()
+    assert said == f"Another run fetches {path}: waiting.\n"
+    if killed:
+        first.kill()
+    site.released.set()
+    outputs = [run.communicate(timeout=20)[0] for run in (first, second)]
+    assert (first.returncode, second.returncode) == (-9 if killed else 0, 0)
+    assert whole(path)
+    assert (f"{path} is already here" in outputs[1]) is not killed
+    assert len(site.asked) == 2
+
+
+@pytest.mark.skipif(not download.fcntl, reason="Windows has no such locks")
+def test_a_caller_may_hold_the_lock_of_the_folder(site, path):
+    path.parent.mkdir()
+    folder = os.open(path.parent, os.O_RDONLY)
+    download.fcntl.flock(folder, download.fcntl.LOCK_EX)
+    get(path, site.source())
+    os.close(folder)
+    assert whole(path)
+
+
+def test_the_lock_of_a_dead_run_is_taken_over_and_removed(site, path):
+    path.parent.mkdir()
+    path.with_name("file.zip.part.lock").touch()
+    get(path, site.source())
+    assert whole(path)
+
+
+@pytest.mark.skipif(not download.fcntl, reason="Windows has no such locks")
+def test_a_lock_that_was_removed_meanwhile_is_made_anew(site, path, monkeypatch):
+    flock, lock = download.fcntl.flock, path.with_name("file.zip.part.lock")
+    removed, locked = [], []
+
+    def late(number, wish):
+        if not removed:
+            removed.append(lock.unlink())
+        flock(number, wish)
+
+    def sent_while_locked(*_):
+        locked.append(lock.exists())
+        return True
+
+    monkeypatch.setattr(download.fcntl, "flock", late)
+    monkeypatch.setattr(site, "verify_request", sent_while_locked)
+    get(path, site.source())
+    assert locked == [True]
+    assert whole(path)
+
+
+@pytest.mark.skipif(not download.fcntl, reason="Windows has no such locks")
+def test_a_drive_without_locks_does_without(site, path, monkeypatch):
+    def unknown(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(download.fcntl, "flock", unknown)
+    get(path, site.source())
+    assert whole(path)
+
+
+def test_a_system_without_locks_does_without(site, path, monkeypatch):
+    monkeypatch.setattr(download, "fcntl", None)
+    get(path, site.source())
+    assert whole(path)
 
 
 # Sources that cannot give the file
