@@ -40,7 +40,14 @@ LONGEST_WAIT = 60
 # Bytes read and written at a time: a kill loses no more than this
 CHUNK = 2**16
 
-CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+# Letters of a server's own words that are shown
+LONGEST_WORDS = 80
+
+# Digits of a file's length: more are nonsense, which int() may refuse
+DIGITS = 18
+
+NUMBER = rf"\d{{1,{DIGITS}}}"
+CONTENT_RANGE = re.compile(rf"bytes ({NUMBER})-{NUMBER}/({NUMBER}|\*)")
 
 
 class Source(NamedTuple):
@@ -270,9 +277,8 @@ def _fill(file, source):
 def _request(file, source):
     """Ask once for what is missing, append it, and return where the answer began."""
     asked, headers = _headers(file, source)
-    ask = {"headers": headers, "timeout": (CONNECT_TIMEOUT, READ_TIMEOUT)}
     try:
-        with requests.get(source.url, stream=True, **ask) as response:
+        with _ask(source.url, headers) as response:
             _check_status(response, asked)
             chunks = _body(response)
             total = _check_place(response, asked, file, source)
@@ -289,14 +295,24 @@ def _request(file, source):
     except (requests.ConnectionError, requests.Timeout) as error:
         cause = _cause(error)
         if isinstance(cause, ssl.SSLCertVerificationError):
-            why = f"has no valid certificate ({cause.verify_message})"
+            why = f"has no valid certificate ({_shown(cause.verify_message)})"
             raise _SkipError(why) from error
-        raise _AgainError(f"did not answer ({_words(cause)})") from error
+        raise _AgainError(f"did not answer ({_shown(_words(cause))})") from error
     except requests.RequestException as error:
-        raise _SkipError(f"cannot be asked ({error})") from error
+        raise _SkipError(f"cannot be asked ({_shown(error)})") from error
     except _UnfitError:
         _drop_part(file)
         raise _AgainError("cannot continue the part", 0) from None
+
+
+def _ask(url, headers):
+    """Return the answer once its headers are there; it is to be closed."""
+    timeout = (CONNECT_TIMEOUT, READ_TIMEOUT)
+    try:
+        return requests.get(url, headers=headers, timeout=timeout, stream=True)
+    except ValueError as error:
+        # An address, the server's next one say, that requests cannot take apart
+        raise _SkipError(f"cannot be asked ({_shown(error)})") from error
 
 
 def _headers(file, source):
@@ -338,7 +354,7 @@ def _check_status(response, asked):
         return
     if status == 416 and asked:
         raise _UnfitError
-    answer = f"answered {status} {response.reason}"
+    answer = f"answered {status} {_shown(response.reason)}"
     if status < 500 and status not in (408, 429):
         raise _SkipError(answer)
     wait = _asked_wait(response.headers.get("Retry-After", ""))
@@ -381,6 +397,8 @@ def _check_place(response, asked, file, source):
         if not span or int(span[1]) != asked or changed:
             raise _UnfitError
         total = span[2]
+    if len(total) > DIGITS:
+        raise _SkipError(f"names a length of {len(total):,} digits")
     total = int(total) if total.isdecimal() else file.size
     if file.size not in (None, total):
         raise _SkipError(f"has a file of {total:,} bytes, not {file.size:,}")
@@ -430,6 +448,12 @@ def _cause(error):
 
 def _words(error):
     return getattr(error, "strerror", None) or error
+
+
+def _shown(text):
+    """Keep what a server says from the terminal's codes, and to one line."""
+    text = "".join(letter for letter in str(text) if letter.isprintable())
+    return text if len(text) <= LONGEST_WORDS else f"{text[:LONGEST_WORDS]}..."
 
 
 def _capital(text):

@@ -31,6 +31,7 @@ BY_HAND = "Get it at example.org and put it into data/."
 # What the server does where a test asks for nothing else
 GOOD = {
     "status": 200,
+    "reason": None,  # the status's words, where not the usual ones
     "body": FILE,
     "type": "application/zip",
     "etag": '"1"',
@@ -41,6 +42,7 @@ GOOD = {
     "chunked": False,
     "send": None,  # so many bytes of what was promised, then the connection is cut
     "stall": False,  # instead of the cut: nothing more, and no end
+    "raw": None,  # instead of any answer: these bytes, again and again
     "pace": 0,  # seconds between two pieces of the body
 }
 
@@ -90,7 +92,17 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append((self.path, dict(self.headers)))
         self.server.sent.append(0)
         self.close_connection = True
-        self.answer(len(self.server.sent) - 1, SimpleNamespace(**{**GOOD, **answer}))
+        wish = SimpleNamespace(**{**GOOD, **answer})
+        if wish.raw:
+            self.babble(wish.raw)
+        else:
+            self.answer(len(self.server.sent) - 1, wish)
+
+    def babble(self, raw):
+        for _ in range(300):
+            self.wfile.write(raw)
+            if self.server.released.wait(0.01):
+                return
 
     def answer(self, number, wish):
         status, body, place = self.chosen(wish)
@@ -101,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
             headers["Transfer-Encoding"] = "chunked"
         elif wish.length:
             headers["Content-Length"] = len(body)
-        self.send_response(status)
+        self.send_response(status, wish.reason)
         for name, value in {**headers, **wish.headers}.items():
             self.send_header(name, value)
         self.end_headers()
@@ -432,6 +444,15 @@ def test_a_part_answer_without_its_place_starts_over(site, path):
     assert whole(path)
 
 
+@pytest.mark.parametrize("place", ["bytes {}-1/300000", "bytes 200000-299999/{}"])
+def test_a_place_of_endless_digits_starts_over(site, path, place):
+    leave_part(path, FILE[:200_000], site.url())
+    headers = {"Content-Range": place.format("9" * 5000)}
+    get(path, site.source("/file", {"headers": headers}, {}))
+    assert whole(path)
+    assert ranges(site) == ["bytes=200000-", None]
+
+
 def test_a_part_answer_that_nobody_asked_for_is_not_the_file(site, path):
     wrong = {"status": 206, "headers": {"Content-Range": "bytes 9-300008/300009"}}
     reason = refused(path, site.source("/file", wrong), size=None, md5=None)
@@ -607,6 +628,22 @@ SKIPPED = {
         {"status": 302, "headers": {"Location": "/bad"}},
         "cannot be asked (Exceeded 30 redirects.)",
     ),
+    "no text": (
+        {"status": 302, "headers": {"Location": "http://127.0.0.1/\xff\xfe"}},
+        "cannot be asked ('utf-8' codec can't decode",
+    ),
+    "no address": (
+        {"status": 302, "headers": {"Location": "http://["}},
+        "cannot be asked (Invalid IPv6 URL)",
+    ),
+    "no number": (
+        {"headers": {"Content-Length": "9" * 5000}},
+        "names a length of 5,000 digits",
+    ),
+    "escape codes": (
+        {"status": 404, "reason": "\x1b[31mGone\x9b1m\x07 " + "!" * 1000},
+        f"answered 404 [31mGone1m {'!' * 69}...; skipped.",
+    ),
 }
 
 
@@ -651,6 +688,18 @@ def test_a_wrong_length_is_seen_before_the_bytes_are_taken(site, path):
     long = {"body": FILE * 100, "stall": True, "send": 20_000}
     assert "has a file of 30,000,000 bytes" in refused(path, site.source("/x", long))
     assert names(path) == []
+
+
+def test_an_address_is_shown_without_its_escape_codes(site, path):
+    moved = {"status": 302, "headers": {"Location": "x://\x1b[31m" + "y" * 1000}}
+    reason = refused(path, site.source("/bad", moved))
+    assert reason.replace("\n", "").isprintable()
+    assert max(map(len, reason.splitlines())) < 150
+
+
+def test_an_answer_that_is_no_http_is_shown_without_its_escape_codes(site, path):
+    reason = refused(path, site.source("/bad", {"raw": b"\x1b[31mHello\x07\r\n"}))
+    assert "the course's copy did not answer ([31mHello)" in reason
 
 
 def test_the_sha256_is_checked_as_well(site, path):

@@ -12,14 +12,16 @@ from tests.test_download import FILE, MD5, OTHER, PAGE, Site
 LONGEST = 20  # seconds that a file may take, whatever its server does
 HURRY = {"BACK_OFF": 0.001, "READ_TIMEOUT": 0.2, "LONGEST_WAIT": 1}
 
+NOWHERE = ("http://127.0.0.1/\xff\xfe", "http://[", "x://\x1b[31m" + "y" * 1000)
+
 
 def fetch(tally, number, folder):
     """Fetch a file from a server of up to eight faults; then from a good one.
 
     It cuts at any byte, stalls, refuses (403, 404, 410, 429, 500, 502, 503, with waits
     as numbers, dates or nonsense), redirects in a loop or to nowhere, changes the file
-    between two parts, ignores ranges, sends pages, other, longer or shorter files. Each
-    trial ends within 20 seconds.
+    between two parts, ignores ranges, sends pages, other, longer or shorter files,
+    escape codes and lengths of 5,000 digits. Each trial ends within 20 seconds.
     """
     chance = random.Random(number)
     before = {name: getattr(download, name) for name in HURRY}
@@ -69,6 +71,7 @@ def attempt(tally, number, path, source):
         download.fetch(path, [source], len(FILE), MD5, "By hand.")
     except UserError as error:
         told = "Cannot fetch file.zip" in str(error) and "By hand." in str(error)
+        told &= str(error).replace("\n", "").isprintable()
         tally.expect(told, f"trial {number}: {error}")
         tally.expect(not path.exists(), f"trial {number}: a file in spite of {error}")
     except Exception as error:
@@ -116,8 +119,16 @@ def misbehave(chance):
             {"status": 206},
             {"status": 302, "body": b"", "headers": {"Location": "/file"}},
             {"status": 302, "body": b"", "headers": {"Location": "nowhere://x"}},
+            {
+                "status": 302,
+                "body": b"",
+                "headers": {"Location": chance.choice(NOWHERE)},
+            },
             {"status": 204, "body": b""},
             {"headers": {"Content-Length": "-5"}},
+            {"headers": {"Content-Length": "9" * 5000}},
+            {"headers": {"Content-Range": f"bytes 0-9/{'9' * 5000}"}, "status": 206},
+            {"status": 404, "reason": "\x1b[31mGone\x9b1m\x07" + "!" * 1000},
         )
     )
 
