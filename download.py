@@ -49,6 +49,9 @@ DIGITS = 18
 NUMBER = rf"\d{{1,{DIGITS}}}"
 CONTENT_RANGE = re.compile(rf"bytes ({NUMBER})-{NUMBER}/({NUMBER}|\*)")
 
+# What a header can hold
+VALIDATOR = re.compile(r"[!-~\xa0-\xff][ -~\xa0-\xff]*")
+
 
 class Source(NamedTuple):
     """A place to fetch from; `name` is what the user reads: "the course's copy"."""
@@ -313,6 +316,11 @@ def _ask(url, headers):
     except ValueError as error:
         # An address, the server's next one say, that requests cannot take apart
         raise _SkipError(f"cannot be asked ({_shown(error)})") from error
+    except requests.RequestException:
+        raise
+    except OSError as error:
+        # Not the folder's fault: a file of its own that requests lacks, say
+        raise _SkipError(f"cannot be asked ({error})") from error
 
 
 def _headers(file, source):
@@ -335,9 +343,10 @@ def _headers(file, source):
 
 def _remembered(file, source):
     """Return the validator that came with the part, if it is from this source."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
+    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
         url, validator = json.loads(file.note.read_text(encoding="utf-8"))
-        return validator if url == source.url else ""
+        if url == source.url and VALIDATOR.fullmatch(validator):
+            return validator
     return ""
 
 

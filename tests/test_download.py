@@ -467,14 +467,34 @@ def test_a_source_with_no_more_bytes_starts_over(site, path):
     assert ranges(site) == ["bytes=300000-", None]
 
 
-def test_a_note_that_cannot_be_read_is_no_note(site, path):
-    for note in ("", "{", "5", "[1]", '{"a": 1}'):
-        leave_part(path, FILE[:200_000])
-        path.with_name("file.zip.part.json").write_text(note)
-        get(path, site.source())
-        assert whole(path)
-        assert site.sent[-1] == 100_000
-        path.unlink()
+DAMAGED = {
+    "empty": "",
+    "cut": "{",
+    "a number": "5",
+    "a short list": "[1]",
+    "a dict": '{"a": 1}',
+    "no end of lists": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_note_that_cannot_be_read_is_no_note(site, path, case):
+    leave_part(path, FILE[:200_000])
+    path.with_name("file.zip.part.json").write_text(DAMAGED[case])
+    get(path, site.source())
+    assert whole(path)
+    assert site.sent == [100_000]
+
+
+@pytest.mark.parametrize(
+    "validator", [5, None, ["1"], "\u2603", '"1"\r\nX: y', '"1"\n', " 1", "\ud800"]
+)
+def test_a_validator_that_no_header_can_hold_is_no_note(site, path, validator):
+    leave_part(path, FILE[:200_000], site.url(), validator)
+    get(path, site.source())
+    assert whole(path)
+    assert site.sent == [100_000]
+    assert "If-Range" not in site.asked[0][1]
 
 
 FETCH = """
@@ -816,6 +836,17 @@ def test_a_disk_that_fills_up_on_the_way_is_told_in_one_line(site, path):
     path.with_name("file.zip.part").symlink_to("/dev/full")
     reason = refused(path, site.source())
     assert reason.startswith(f"Cannot keep file.zip in {path.parent}: No space left")
+
+
+def test_what_requests_itself_lacks_is_not_the_folders_fault(site, path, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path.with_name("nowhere.pem")))
+    site.scheme = "https"
+    reason = refused(path, site.source())
+    assert reason.startswith(
+        "Cannot fetch file.zip:\n  the course's copy cannot be ask"
+    )
+    assert f"invalid path: {path.with_name('nowhere.pem')}" in reason
+    assert names(path) == []
 
 
 def test_a_folder_in_the_files_place_is_not_overwritten(site, path):
