@@ -6,9 +6,11 @@ import itertools
 import json
 import math
 import os
+import queue
 import re
 import shutil
 import ssl
+import threading
 import time
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -27,6 +29,9 @@ from script import Bar, UserError, write_whole
 # Seconds to wait for a connection, and for the next bytes on it
 CONNECT_TIMEOUT = 10
 READ_TIMEOUT = 30
+
+# Seconds until an answer begins: a server may send what is none, byte by byte, forever
+ANSWER_TIMEOUT = 60
 
 # A source is given up after so many tries in a row that brought nothing new
 TRIES = 4
@@ -310,17 +315,33 @@ def _request(file, source):
 
 def _ask(url, headers):
     """Return the answer once its headers are there; it is to be closed."""
+    answers = queue.SimpleQueue()
+    # A thread, for what requests waits for cannot be limited as a whole. One that is
+    # given up waits on, and keeps no program from ending.
+    threading.Thread(target=_get, args=(url, headers, answers), daemon=True).start()
+    try:
+        answer = answers.get(timeout=ANSWER_TIMEOUT)
+    except queue.Empty:
+        raise _AgainError(f"did not answer within {ANSWER_TIMEOUT} s") from None
+    if isinstance(answer, (requests.RequestException, HTTPError)):
+        raise answer
+    if isinstance(answer, (OSError, ValueError)):
+        # A file of its own that requests lacks, which is no fault of the folder, or
+        # an address, the server's next one say, that it cannot take apart
+        why = answer if isinstance(answer, OSError) else _shown(answer)
+        raise _SkipError(f"cannot be asked ({why})") from answer
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _get(url, headers, answers):
+    """Put into `answers` what requests returns or raises."""
     timeout = (CONNECT_TIMEOUT, READ_TIMEOUT)
     try:
-        return requests.get(url, headers=headers, timeout=timeout, stream=True)
-    except ValueError as error:
-        # An address, the server's next one say, that requests cannot take apart
-        raise _SkipError(f"cannot be asked ({_shown(error)})") from error
-    except requests.RequestException:
-        raise
-    except OSError as error:
-        # Not the folder's fault: a file of its own that requests lacks, say
-        raise _SkipError(f"cannot be asked ({error})") from error
+        answers.put(requests.get(url, headers=headers, timeout=timeout, stream=True))
+    except Exception as error:
+        answers.put(error)
 
 
 def _headers(file, source):

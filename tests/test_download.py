@@ -303,6 +303,19 @@ def test_a_source_that_never_answers_is_given_up(site, path, monkeypatch):
     assert len(site.asked) == download.TRIES
 
 
+@pytest.mark.parametrize("raw", [b"HTTP/1.1 100 Continue\r\n\r\n", b"x"])
+def test_a_source_that_talks_but_never_answers_is_given_up(
+    site, path, capsys, monkeypatch, raw
+):
+    monkeypatch.setattr(download, "ANSWER_TIMEOUT", 0.2)
+    bad = site.source("/bad", {"raw": raw}, name="Google Drive")
+    get(path, bad, site.source())
+    assert whole(path)
+    said = capsys.readouterr().out
+    assert "Google Drive did not answer within 0.2 s; skipped." in said
+    assert len(site.asked) == download.TRIES + 1
+
+
 def test_cuts_are_forgiven_as_long_as_each_brings_something_new(site, path):
     cuts = [{"send": 30_000}] * (2 * download.TRIES)
     get(path, site.source("/file", *cuts, {}))

@@ -10,7 +10,10 @@ from tests.faults.trials import Campaign
 from tests.test_download import FILE, MD5, OTHER, PAGE, Site
 
 LONGEST = 20  # seconds that a file may take, whatever its server does
-HURRY = {"BACK_OFF": 0.001, "READ_TIMEOUT": 0.2, "LONGEST_WAIT": 1}
+HURRY = {
+    **{"BACK_OFF": 0.001, "READ_TIMEOUT": 0.2, "ANSWER_TIMEOUT": 0.4},
+    "LONGEST_WAIT": 1,
+}
 
 NOWHERE = ("http://127.0.0.1/\xff\xfe", "http://[", "x://\x1b[31m" + "y" * 1000)
 
@@ -21,7 +24,8 @@ def fetch(tally, number, folder):
     It cuts at any byte, stalls, refuses (403, 404, 410, 429, 500, 502, 503, with waits
     as numbers, dates or nonsense), redirects in a loop or to nowhere, changes the file
     between two parts, ignores ranges, sends pages, other, longer or shorter files,
-    escape codes and lengths of 5,000 digits. Each trial ends within 20 seconds.
+    escape codes, lengths of 5,000 digits, or what is no answer, bit by bit. Each trial
+    ends within 20 seconds.
     """
     chance = random.Random(number)
     before = {name: getattr(download, name) for name in HURRY}
@@ -128,6 +132,7 @@ def misbehave(chance):
             {"headers": {"Content-Length": "-5"}},
             {"headers": {"Content-Length": "9" * 5000}},
             {"headers": {"Content-Range": f"bytes 0-9/{'9' * 5000}"}, "status": 206},
+            {"raw": chance.choice((b"HTTP/1.1 100 Continue\r\n\r\n", b"x"))},
             {"status": 404, "reason": "\x1b[31mGone\x9b1m\x07" + "!" * 1000},
         )
     )
