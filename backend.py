@@ -8,6 +8,9 @@ from script import UserError, quiet_stderr
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
+# Keras imports Matplotlib, which opens no window here, whatever is asked of it
+os.environ["MPLBACKEND"] = "agg"
+
 with quiet_stderr():
     try:
         import keras
@@ -17,5 +20,17 @@ with quiet_stderr():
             f"{error.name} is not installed. What Keras runs on is KERAS_BACKEND's "
             "choice; for its default: pip install -r requirements.txt"
         ) from error
+    except Exception as error:  # a backend that is not known, or finds no device
+        chosen = os.environ.get("KERAS_BACKEND", "tensorflow")
+        line = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"Keras does not start with KERAS_BACKEND={chosen}: {line}. Its default: "
+            "KERAS_BACKEND=tensorflow. Keras reads ~/.keras/keras.json, too."
+        ) from error
+
+# Whatever the user's keras.json says
+keras.config.set_image_data_format("channels_last")
+keras.config.set_floatx("float32")
+keras.config.set_epsilon(1e-7)
 
 __all__ = ["keras", "layers", "ops"]

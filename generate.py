@@ -11,7 +11,7 @@ import numpy as np
 import models
 import runs
 from helper import grid
-from script import options, quiet_stderr, run, write_whole
+from script import UserError, options, quiet_stderr, run, write_whole
 
 # Which generator
 RUN = ""  # a run folder; empty: the newest in runs/, or else the one in weights/
@@ -27,24 +27,42 @@ COLUMNS = 5  # [1..] faces a row
 SCALE = 0  # [0..16] times each face is enlarged; 0: to about 128 pixels
 SINGLES = ""  # also write each face, at its own size, into this folder
 
+# Pixels of a picture
+LARGEST = 10**9
+
 # What noise is for: default_rng((SEED, this)); train.py has the smaller numbers
 FACES = 8
 
 
 def main(argv=None):
     options(sys.modules[__name__], argv)
+    if Path(OUT).suffix.lower() not in ("", ".png"):
+        raise UserError(
+            f"--out {OUT}: pictures are written as PNG. Try --out faces.png"
+        )
     folder = runs.choose(RUN)
     with quiet_stderr():  # the backend wakes up here, and tells all about it
         generator, about = runs.load_generator(folder, WHICH)
     print(runs.describe(folder, about))
-    faces = models.draw(generator, noise(about["latent"]))
     size = about["image_size"]
-    picture = grid(faces, COLUMNS, SCALE or max(1, round(128 / size)))
+    scale = SCALE or max(1, round(128 / size))
+    check_pixels(COUNT * (size * scale) ** 2)
+    faces = models.draw(generator, noise(about["latent"]))
+    picture = grid(faces, COLUMNS, scale)
     with write_whole(OUT) as part:
         picture.save(part, format="PNG")
     print(f"{COUNT} faces of {size} x {size} are in {OUT}.")
     if SINGLES:
         save_singles(faces)
+
+
+def check_pixels(count):
+    """Raise UserError for a picture that no memory would hold."""
+    if count > LARGEST:
+        raise UserError(
+            f"{COUNT} faces would be a picture of {count / 1e6:,.0f} million pixels; "
+            f"{LARGEST / 1e6:,.0f} are the most. Fewer: --count; smaller: --scale"
+        )
 
 
 def noise(latent):

@@ -7,8 +7,10 @@ import contextlib
 import csv
 import errno
 import json
+import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -35,6 +37,9 @@ LOCK = "lock"
 
 # The generators of a run: the best by its score, and the last
 NAMES = {"best": "generator", "last": "generator-last"}
+
+# What a killed run may leave half-written
+PART = re.compile(r"part-(\d+-.|(removed-)?checkpoint-\d)")
 
 # Bytes: no array of a generator is as large
 LARGEST = 2**30
@@ -88,6 +93,8 @@ def load_generator(run, which="best"):
     if not path.is_file():
         last = "last " if which == "last" else ""
         raise UserError(f"No {last}generator in {run} yet. Train one: python train.py")
+    if weights.is_file() and not os.access(weights, os.R_OK):
+        raise UserError(f"Cannot read {weights}: you have no permission.")
     for wait in (0, 0.1, 0.5, 2.0):  # while a run renames and renames again
         time.sleep(wait)
         _read_about(path)
@@ -133,25 +140,32 @@ def check_weights(path):
     """
     try:
         with h5py.File(path, "r") as file:
-            fault = _fault_in(file)
+            fault = _fault_in(file, set())
     except Exception as error:  # broken bytes raise nearly anything in HDF5
         fault = f"cannot be read: {error}"
     if fault:
         raise UserError(f"{path} {fault}. Train again: python train.py")
 
 
-def _fault_in(group, room=LARGEST):
-    """Say what is not plain in an HDF5 group, or return ''."""
+def _fault_in(group, seen):
+    """Say what is not plain in an HDF5 group, or return ''.
+
+    seen: the addresses of the groups so far; one that is in itself has no end.
+    """
+    address = h5py.h5o.get_info(group.id).addr
+    if address in seen:
+        return "has a group in it that is there twice"
+    seen.add(address)
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             return f"has a link, {name}, that may lead out of it"
         item = group[name]
         if isinstance(item, h5py.Group):
-            fault = _fault_in(item, room)
+            fault = _fault_in(item, seen)
         elif item.is_virtual or item.external or item.dtype.kind not in "fiub":
             fault = f"has something else than numbers, {name}, in it"
         else:
-            fault = f"has too large a {name}" if item.nbytes > room else ""
+            fault = f"has too large a {name}" if item.nbytes > LARGEST else ""
         if fault:
             return fault
     return ""
@@ -201,16 +215,31 @@ def _odd(about):
     fine = {
         "latent": about["latent"] == models.LATENT,
         "width": isinstance(width, (int, float)) and 0 < width <= 16,
-        "data": type(data.get("name")) is str and type(data.get("count")) is int,
+        "epochs": about["epochs"] >= 0,
+        "name in data": _is_line(data.get("name")),
+        "count in data": type(data.get("count")) is int and data["count"] > 0,
+        "source in data": _is_line(data.get("source", "")),
         "score": score is None
-        or (isinstance(score, float) and type(about.get("scored_by")) is str),
+        or (
+            isinstance(score, float)
+            and math.isfinite(score)
+            and _is_line(about.get("scored_by"))
+        ),
     }
     return [key for key, is_fine in fine.items() if not is_fine]
 
 
+def _is_line(text):
+    return type(text) is str and (text == "" or text.isprintable())
+
+
 def sweep(run):
-    """Remove what a killed run left half-written."""
+    """Remove what a killed run left half-written, in the folder of a run alone."""
+    if not (Path(run) / CONSTANTS).exists():
+        return
     for part in [*Path(run).glob("part-*"), *Path(run).glob("samples/part-*")]:
+        if not PART.match(part.name):
+            continue
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
         else:
@@ -223,6 +252,8 @@ def choose(run):
     """
     if run:
         return Path(run)
+    if Path("runs").exists() and not os.access("runs", os.R_OK | os.X_OK):
+        raise UserError("Cannot read the folder runs. Another: --run FOLDER")
     return newest_run("runs") or Path(__file__).parent / SHIPPED
 
 
@@ -287,9 +318,13 @@ def alone(run):
                 "would spoil both.",
                 flush=True,
             )
-        lock.truncate(0)
-        lock.write(f"{os.getpid()} on {platform.node()}")
-        lock.flush()
+        try:
+            lock.truncate(0)
+            lock.write(f"{os.getpid()} on {platform.node()}")
+            lock.flush()
+        except OSError as error:
+            path = Path(run) / LOCK
+            raise UserError(f"Cannot write {path}: {error.strerror}.") from None
         yield
 
 
@@ -319,7 +354,7 @@ def read_constants(run):
     path = Path(run) / CONSTANTS
     if not path.exists():
         if Path(run).exists() and any(
-            not entry.name.startswith("part-") and entry.name != LOCK
+            entry.name != LOCK and not entry.name.endswith(f"-{CONSTANTS}")
             for entry in Path(run).iterdir()
         ):
             raise UserError(f"{run} holds something else. Another folder: --run NAME")

@@ -49,8 +49,9 @@ class UserError(SystemExit):
 def run(main):
     """Run a script's main(); Ctrl-C ends it with one line and exit code 130.
 
-    So does a disk, or a pipe, that takes no more of what the script prints, with 1.
+    So does, with 1, whatever the system refuses: to print on, a file or a folder.
     """
+    _open_streams()
     try:
         main()
         sys.stdout.flush()
@@ -58,6 +59,9 @@ def run(main):
         print(STOPPED, file=sys.stderr)
         raise SystemExit(130) from None
     except OSError as error:
+        if error.filename is not None:
+            name = os.fsdecode(error.filename)
+            raise UserError(f"Cannot use {_short(name)}: {error.strerror}.") from None
         if error.errno not in FULL:
             raise
         _silence_stdout()
@@ -65,6 +69,24 @@ def run(main):
             f"Cannot print any more: {error.strerror}. Files that are there are whole; "
             "once there is room, the same command goes on."
         ) from None
+
+
+def _open_streams():
+    """Have somewhere to print, where streams were closed, and print names of any kind
+    where the terminal knows few letters.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(number)
+    for name, file in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(file, "w", closefd=False))  # noqa: SIM115
+        elif hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def _short(name):
+    return name if len(name) <= 100 else f"{name[:60]}... ({len(name)} letters)"
 
 
 def _silence_stdout():
@@ -233,8 +255,14 @@ def quiet_stderr():
     another error than the user's, the text is printed after all.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's later messages
+    _open_streams()
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as kept, os.fdopen(os.dup(2), "wb") as terminal:
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
+    except OSError:  # there is no room for temporary files: then it is loud
+        yield str
+        return
+    with file as kept, os.fdopen(os.dup(2), "wb") as terminal:
 
         def text():
             kept.seek(0)
@@ -260,25 +288,54 @@ def write_whole(path):
     """Yield a path to write to; when the block ends well, it becomes `path`.
 
     The file appears whole or not at all: it is written beside, flushed to the disk
-    and renamed. Missing folders are made. Raises UserError, naming `path`, when the
-    system refuses to write.
+    and renamed. Missing folders are made; where `path` is a link, what it leads to is
+    written. Raises UserError, naming `path`, when the system refuses to write, or when
+    something else than a file has that name.
     """
     path = Path(path)
     if not path.name:
         raise UserError(f"{str(path)!r} is no name of a file to write.")
-    part = path.with_name(f"part-{path.name}")
+    part = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_file():
+            raise UserError(f"Cannot write {path}: it is there, and is no file.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_parts(target)
+        part = target.with_name(f"part-{os.getpid()}-{target.name}")
         yield part
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
-        replace(part, path)
+        replace(part, target)
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f"Cannot write {path}: {reason}.") from error
+        raise UserError(f"Cannot write {_short(str(path))}: {reason}.") from error
     finally:
         with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+            if part:
+                part.unlink(missing_ok=True)
+
+
+def _sweep_parts(target):
+    """Remove what killed processes left of a file that they were writing."""
+    parts = re.compile(rf"part-(\d{{1,9}})-{re.escape(target.name)}")
+    for path in target.parent.iterdir():
+        found = parts.fullmatch(path.name)
+        if found and not _is_running(int(found[1])):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _is_running(process):
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def replace(old, new):

@@ -41,7 +41,7 @@ from script import Stopping, UserError, current, options, run, write_json
 # What to learn from
 DATA = "celeba"  # "celeba", "cartoons", or a folder, a .zip, a folder of .zips
 IMAGE_SIZE = 64  # {28, 32, 64, 128} pixels, width and height
-IMAGES = 0  # [0..] use the first so many pictures; 0: all
+IMAGES = 0  # [0..1000000000] use the first so many pictures; 0: all
 FLIP = True  # show half of the pictures mirrored
 
 # What learns
@@ -50,8 +50,8 @@ WIDTH = 1.0  # (0..16] times the network's widths
 D_NORM = "batch"  # {batch, spectral, none} how the discriminator is normalized
 
 # How long
-EPOCHS = 25  # [1..] passes over the pictures
-BATCH_SIZE = 0  # [0..] real faces an iteration, and as many fakes; 0: by the size
+EPOCHS = 25  # [1..1000000] passes over the pictures
+BATCH_SIZE = 0  # [0..65536] real faces an iteration, and as many fakes; 0: by the size
 
 # How fast to learn
 G_LEARNING_RATE = 2e-4  # (0..1] the DCGAN paper's
@@ -69,21 +69,21 @@ LABEL_SMOOTHING = 0.0  # [0..0.5] D's label for real faces is 1 minus this
 LABEL_FLIPPING = 0.0  # [0..0.5] share of D's labels that are swapped, real for fake
 
 # How to compute
-STEPS_PER_CALL = 0  # [0..] iterations in one call of the device; 0: 32 on a GPU, else 4
+STEPS_PER_CALL = 0  # [0..9999] iterations in a call of the device; 0: 32 on a GPU or 4
 PRECISION = "auto"  # {auto, float32, bfloat16} auto: bfloat16 on GPUs made for it
 DEVICES = "all"  # {all, one} several GPUs need KERAS_BACKEND=jax
 
 # What a run leaves
 RUN = ""  # the run folder; empty: runs/<data>-<size>
 SEED = 1  # [0..4294967295] of the first weights, the order, the flips and the noise
-SAMPLES = 40  # [1..] faces on the sheet of each epoch
+SAMPLES = 40  # [1..10000] faces on the sheet of each epoch
 CHECKPOINT_MINUTES = 10.0  # (0..] between checkpoints, besides the one of each epoch
-KEEP_CHECKPOINTS = 2  # [1..] newest checkpoints that stay in the run folder
+KEEP_CHECKPOINTS = 2  # [1..1000000] newest checkpoints that stay in the run folder
 
 # How it is watched
 SCORE = "auto"  # {auto, kid, mmd, none} auto: KID on a GPU with Inception, else MMD
-SCORE_EVERY = 1  # [1..] epochs; the generator with the best score is the one kept
-SCORE_SAMPLES = 2000  # [2..] of each, or a tenth of the pictures if these are fewer
+SCORE_EVERY = 1  # [1..9999] epochs; the generator with the best score is kept
+SCORE_SAMPLES = 2000  # [2..99999] of each, or a tenth of the pictures if fewer
 STOP_ON_COLLAPSE = False  # end the run at an alarm, and keep the best generator
 
 # Constants that may change when a run is continued: they change its rounding at most
@@ -146,6 +146,9 @@ def main(argv=None):
         gan = build(begun_with["precision"])
         describe(gan, pictures, folder, begun_with)
         with runs.alone(folder) if ours.is_first else contextlib.nullcontext():
+            if ours.is_first:  # once more: another run may have been here meanwhile
+                before = begun_before(folder, constants)
+                runs.compare(folder, before and before["begun_with"], begun_with)
             if ours.is_first and before is None:
                 about = {"constants": constants, "begun_with": begun_with}
                 about |= {"device": device, **runs.versions()}
@@ -183,7 +186,14 @@ def build(precision):
     """Build the networks that the constants ask for."""
     rates = (G_LEARNING_RATE, D_LEARNING_RATE)
     recipe = models.Recipe(LOSS, augment.kinds_of(AUGMENT), D_NORM, R1, WIDTH)
-    return models.build_gan(NETWORK, IMAGE_SIZE, SEED, rates, BETA_1, precision, recipe)
+    try:
+        return models.build_gan(
+            NETWORK, IMAGE_SIZE, SEED, rates, BETA_1, precision, recipe
+        )
+    except Exception as error:
+        if models.is_out_of_memory(error):
+            raise UserError(too_large(run_folder())) from error
+        raise
 
 
 def continued(gan, folder, ours):
@@ -440,7 +450,17 @@ def labels(epoch, iteration):
 def save_checkpoint(training, progress):
     """Save a checkpoint, if this process is the one that does."""
     if training.devices.is_first:
+        check_there(training.folder)
         checkpoints.save(training.folder, training.gan, progress, KEEP_CHECKPOINTS)
+
+
+def check_there(folder):
+    """Raise UserError if the run folder was taken away: another could not go on."""
+    if not (folder / runs.CONSTANTS).exists():
+        raise UserError(
+            f"{folder} was removed or renamed during the training. Put it back, and "
+            "the same command goes on from its last checkpoint."
+        )
 
 
 def finish_epoch(training, progress):
@@ -457,6 +477,7 @@ def finish_epoch(training, progress):
     if not training.devices.is_first:
         return
     folder, about = training.folder, about_generator(training, progress)
+    check_there(folder)
     runs.save_sheet(folder, epoch, sheet)
     runs.save_log(folder, progress["rows"])
     found = next(iter(score.values()), None)

@@ -166,6 +166,36 @@ def rewrite(run, **changes):
 
 
 @pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"epochs": -3}, "epochs"),
+        ({"score": float("nan"), "scored_by": "MMD"}, "score"),
+        ({"data": {"name": "x\nDevice    GPU", "count": 3}}, "name in data"),
+        ({"data": {"name": "x", "count": -5}}, "count in data"),
+        ({"data": {"name": "x", "count": 3, "source": "\0"}}, "source in data"),
+    ],
+)
+def test_a_json_that_no_run_writes_is_refused(changes, named):
+    save("runs/one")
+    rewrite("runs/one", **changes)
+    with pytest.raises(SystemExit, match=f"has a wrong {named}"):
+        generate.main(["--run", "runs/one"])
+
+
+def test_only_pngs_are_written():
+    with pytest.raises(
+        SystemExit, match="--out faces.jpg: pictures are written as PNG"
+    ):
+        generate.main(["--out", "faces.jpg"])
+    assert not Path("faces.jpg").exists()
+
+
+def test_a_picture_that_no_memory_holds_is_refused():
+    with pytest.raises(SystemExit, match="20,070 million pixels"):
+        generate.main(["--count", "100000", "--scale", "16"])
+
+
+@pytest.mark.parametrize(
     ("harm", "message"),
     [
         (shutil.rmtree, r"No generator in runs/a yet\. Train one: python train.py"),
@@ -250,10 +280,23 @@ def with_claim(file, name):
     file.create_dataset(name, shape=(10**6, 10**6), dtype="f4", chunks=(10, 10))
 
 
+def without_end(file, name):
+    """Two ways from each of 60 groups to the next are 2 to the 60 ways to the last."""
+    group = file.create_group(name)
+    for number in range(60):
+        group["a"] = group["b"] = file.create_group(f"{name}-{number}")
+        group = group["a"]
+
+
 @pytest.mark.parametrize(
-    ("harm", "message"), [(with_link, "has a link"), (with_claim, "too large")]
+    ("harm", "message"),
+    [
+        (with_link, "has a link"),
+        (with_claim, "too large"),
+        (without_end, "there twice"),
+    ],
 )
-def test_weights_that_lead_elsewhere_or_claim_terabytes_are_refused(harm, message):
+def test_weights_that_lead_astray_or_claim_terabytes_are_refused(harm, message):
     save("runs/one")
     with h5py.File("runs/one/generator.weights.h5", "a") as file:
         harm(file, "more")

@@ -136,6 +136,80 @@ def python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
+def test_what_is_no_file_is_not_replaced_and_a_link_leads_to_its_file(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    refused = pytest.raises(script.UserError, match="pipe: it is there, and is no file")
+    with refused, script.write_whole(pipe) as part:
+        part.write_text("new")
+    assert pipe.is_fifo()
+    (tmp_path / "there").write_text("old")
+    (tmp_path / "link").symlink_to("there")
+    with script.write_whole(tmp_path / "link") as part:
+        part.write_text("new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there").read_text() == "new"
+
+
+def test_two_processes_may_write_one_file(tmp_path):
+    path = tmp_path / "a.txt"
+    code = f"""
+import script
+with script.write_whole({str(path)!r}) as part:
+    part.write_text("other's")
+"""
+    with script.write_whole(path) as part:
+        part.write_text("ours")
+        assert python(code).returncode == 0
+        assert path.read_text() == "other's"
+    assert path.read_text() == "ours"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_of_a_file_goes_with_the_next_writing(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name in (f"part-{gone.pid}-a.txt", f"part-{os.getppid()}-a.txt", "part-a.txt"):
+        (tmp_path / name).touch()
+    with script.write_whole(tmp_path / "a.txt") as part:
+        part.write_text("new")
+    kept = {"a.txt", f"part-{os.getppid()}-a.txt", "part-a.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_names_are_told_where_the_terminal_knows_few_letters():
+    code = "import script; script.run(lambda: print('runs/\u00e9'))"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert (ran.returncode, ran.stdout) == (0, "runs/\\xe9\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_end_nothing(closed, tmp_path):
+    code = f"""
+import script
+def main():
+    with script.quiet_stderr():
+        print("said")
+    open({str(tmp_path / "done")!r}, "w").close()
+script.run(main)
+"""
+    shell = ["sh", "-c", f'exec "$0" "$@" {closed}', sys.executable, "-c", code]
+    ran = subprocess.run(shell)
+    assert ran.returncode == 0
+    assert (tmp_path / "done").exists()
+
+
+def test_a_name_that_no_disk_takes_is_one_line():
+    code = "import script; script.run(lambda: open('a' * 300))"
+    ran = python(code)
+    told = f"Cannot use {'a' * 60}... (300 letters): File name too long.\n"
+    assert (ran.returncode, ran.stderr) == (1, told)
+
+
 def test_a_user_error_is_one_line_without_traceback_and_exit_code_1():
     code = """
 import script

@@ -550,6 +550,51 @@ def test_a_run_folder_that_even_root_cannot_make_is_one_line(tiny):
         train.main(["--run", "/proc/x"])
 
 
+def test_files_of_ones_own_in_a_run_folder_stay(tiny):
+    mine = [tiny / "runs" / "tiny" / name for name in ("part-1.zip", "part-photos")]
+    mine[1].mkdir(parents=True)
+    mine[0].touch()
+    with pytest.raises(SystemExit, match="holds something else"):
+        train.main([])
+    train.main(["--run", "runs/b", "--epochs", "1"])
+    left = tiny / "runs" / "b" / "part-7-log.csv"
+    for path in (left, tiny / "runs" / "b" / "part-1.zip"):
+        path.touch()
+    train.main(["--run", "runs/b", "--epochs", "2"])
+    assert not left.exists()
+    assert (tiny / "runs" / "b" / "part-1.zip").exists()
+    assert all(path.exists() for path in mine)
+
+
+def test_a_run_that_came_into_the_folder_meanwhile_is_not_continued(tiny, monkeypatch):
+    train.main(["--epochs", "1"])
+    shutil.move("runs/tiny", "aside")
+
+    def prepare_slowly(*given):
+        shutil.move("aside", "runs/tiny")
+        return preprocess.prepare(*given)
+
+    monkeypatch.setattr(train, "prepare", prepare_slowly)
+    with pytest.raises(SystemExit, match="SEED was 1 and is 7"):
+        train.main(["--seed", "7", "--epochs", "2"])
+    told = json.loads((tiny / "runs" / "tiny" / runs.CONSTANTS).read_text())
+    assert told["constants"]["SEED"] == 1
+    assert len(log_of()) == 1
+
+
+def test_a_run_folder_that_was_taken_away_is_not_begun_anew(tiny, monkeypatch):
+    score = watch.score
+
+    def take_away_and_score(*given):
+        shutil.move("runs/tiny", "elsewhere")
+        return score(*given)
+
+    monkeypatch.setattr(watch, "score", take_away_and_score)
+    with pytest.raises(SystemExit, match="runs/tiny was removed or renamed during"):
+        train.main([])
+    assert not Path("runs/tiny").exists()
+
+
 def test_a_second_training_in_one_folder_is_refused(tiny):
     us = rf"Process {os.getpid()} on \S+ trains in runs/tiny"
     refused = pytest.raises(SystemExit, match=us)
