@@ -5,11 +5,13 @@
 
 # Worker processes import this file: without numpy they start twice as fast.
 import contextlib
+import errno
 import functools
 import io
 import math
 import os
 import signal
+import stat
 import struct
 import sys
 import threading
@@ -20,9 +22,9 @@ from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
-from script import UserError, options, run
+from script import DAMAGE, UserError, options, run
 
 # The archive, aligned and cropped: 202,599 pictures of 178 x 218
 ARCHIVE = "data/img_align_celeba.zip"
@@ -66,6 +68,12 @@ ENCRYPTED = 1
 
 # Bytes of a picture's file; what claims to be larger is not read
 LARGEST = 2**28
+
+# What the system says of a file that went away, or of a link that leads nowhere
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+# What --data may be
+SOURCES = "--data takes celeba, cartoons, a folder, a .zip, or a folder of .zips."
 
 # Members lie side by side, so reading ahead saves calls
 READ_AHEAD = 2**17
@@ -132,8 +140,8 @@ def list_pictures(source):
     UserError when there is no picture or an archive cannot be opened.
     """
     source = Path(source)
-    folder = source if source.is_dir() else source.parent
     files = sorted(name for name, _ in source_files(source))
+    folder = source if source.is_dir() else source.parent
     loose = [name for name in files if source.is_dir() and _is_picture(name)]
     archives = [] if loose else files
     rows, names, end = [], [], 0
@@ -156,18 +164,22 @@ def source_files(source):
     """Yield (name, os.stat_result) for the files of a source: pictures and .zips.
 
     In no order; names are relative to the folder, parted by "/". A file yields itself.
-    Raises UserError when `source` does not exist or a folder in it cannot be read.
+    Raises UserError when `source` does not exist, is neither a folder nor a file, or a
+    folder in it cannot be read.
     """
     source = Path(source)
-    if source.is_dir():
+    try:
+        found = source.stat()
+    except OSError as error:
+        if error.errno in GONE:
+            raise UserError(f"{source} does not exist. {SOURCES}") from error
+        raise UserError(f"Cannot read {source}: {error.strerror}.") from error
+    if stat.S_ISDIR(found.st_mode):
         yield from _walk(source, "")
-    elif source.exists():
-        yield source.name, source.stat()
+    elif stat.S_ISREG(found.st_mode):
+        yield source.name, found
     else:
-        raise UserError(
-            f"{source} does not exist. "
-            "--data takes celeba, cartoons, a folder, a .zip, or a folder of .zips."
-        )
+        raise UserError(f"{source} is neither a folder nor a file. {SOURCES}")
 
 
 def _walk(folder, prefix):
@@ -187,8 +199,10 @@ def _walk(folder, prefix):
 def _leads_to_a_file(item):
     try:
         return item.is_file()
-    except OSError:  # a link to itself
-        return False
+    except OSError as error:
+        if error.errno in GONE:  # a link to itself
+            return False
+        raise
 
 
 def _is_picture(name, *more_endings):
@@ -206,11 +220,14 @@ def _members(path, number):
             found = archive.infolist()
     except zipfile.BadZipFile as error:
         raise UserError(_no_archive(path)) from error
-    except (OSError, ValueError, NotImplementedError) as error:
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except DAMAGE as error:
         raise UserError(f"Cannot read {path}: {error}.") from error
     return sorted(
         (
-            *(info.filename, number, info.header_offset, info.compress_size),
+            # Where the archive's front is missing, a member may lie before its start
+            *(info.filename, number, max(0, info.header_offset), info.compress_size),
             *(info.file_size, info.CRC, info.compress_type, info.flag_bits),
         )
         for info in found
@@ -268,7 +285,8 @@ def read_faces(job):
 
     Returns the pixels of the readable ones' faces, in order, as the bytes of an
     (n, S, S, 3) uint8 array, and the others as [(name, reason)]. Raises UserError when
-    an archive is gone.
+    an archive is gone, or when the system refuses to read: that is no fault of the
+    picture's, and it would be left out for good.
     """
     pictures, size = job
     faces, failures = [], []
@@ -290,12 +308,20 @@ def read_faces(job):
 
 def _read(pictures, name, number, *member):
     """Read one picture's bytes; the arguments are a ROW's, with the name itself."""
-    if number == LOOSE:
-        path = Path(pictures.folder, os.fsdecode(name))
-        _check_size(path.stat().st_size)
-        return path.read_bytes()
-    archive = _open_archive(pictures.folder, pictures.archives[number])
-    return _read_member(archive, *member)
+    loose = number == LOOSE
+    file = os.fsdecode(name) if loose else pictures.archives[number]
+    path = Path(pictures.folder, file)
+    try:
+        if loose:
+            _check_size(path.stat().st_size)
+            return path.read_bytes()
+        return _read_member(_open_archive(pictures.folder, file), *member)
+    except OSError as error:
+        if loose and error.errno in GONE:
+            raise
+        raise UserError(
+            f"Cannot read {path}: {error.strerror}. Once it can be read, start again."
+        ) from error
 
 
 @functools.lru_cache(maxsize=1)
@@ -316,6 +342,8 @@ def _read_member(archive, offset, packed, size, crc, method, flags):  # noqa: PL
     if flags & ENCRYPTED:
         raise Unreadable("it is encrypted")
     _check_size(max(packed, size))
+    if offset >= os.fstat(archive.fileno()).st_size:
+        raise Unreadable("the archive is damaged there")
     archive.seek(offset)
     header = archive.read(LOCAL_HEADER.size)
     if len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
@@ -360,13 +388,25 @@ def read_face(data, size):
 def _to_rgb(image):
     """Turn an image of any mode to RGB."""
     if image.mode.startswith("I"):  # 16 bits of grey, of which convert() keeps too few
-        image = image.convert("I").point(lambda grey: grey * (1 / 257) + 0.5)
-        image = image.convert("L")
+        image = _to_8_bits(image.convert("I"))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _to_8_bits(deep):
+    """Turn 16 bits of grey to 8, and the one grey that is transparent to alpha."""
+    image = deep.point(lambda grey: grey * (1 / 257) + 0.5).convert("L")
+    hole = image.info.pop("transparency", None)
+    if hole is not None:
+        # convert() cuts off below 0 and above 255: together 0 at the hole alone
+        above = deep.point(lambda grey: grey * 1 + -hole).convert("L")
+        below = deep.point(lambda grey: grey * -1 + hole).convert("L")
+        alpha = ImageChops.add(above, below).point(lambda step: 255 if step else 0)
+        image.putalpha(alpha)
+    return image
 
 
 def crop_face(image):

@@ -32,7 +32,7 @@ except ImportError:  # Windows
 
 import cartoons
 import helper
-from script import Bar, UserError, options, run, write_json, write_whole
+from script import Bar, UserError, options, replace, run, write_json, write_whole
 
 # Which pictures, and how large
 DATA = "celeba"  # "celeba", "cartoons", a folder, a .zip, or a folder of .zips
@@ -55,6 +55,13 @@ JOBS_AHEAD = 3
 
 # Unreadable pictures that are named
 NAMED = 3
+
+# Bytes of an array that are checked at a time, and from how many on that is shown
+BLOCK = 2**22
+LONG_CHECK = 2**29
+
+# Files of a source whose ends are looked at, to tell it from another, and the bytes
+SAMPLED, SAMPLE = 16, 2**12
 
 # Work whose process was killed is done again in another, until so many were killed.
 # Then it is a picture's fault, and so many pictures may be skipped for it
@@ -92,8 +99,9 @@ def prepare(data, image_size, images):
     """Make the array of the first `images` faces (0: all), unless it is there.
 
     data: "celeba" (downloaded if need be), "cartoons", a folder, a .zip, a folder of
-    .zips. Prints what it does. Returns Prepared. Raises UserError when there are no
-    pictures, or no room for the array.
+    .zips. Prints what it does. Where the pictures have changed, the array of the old
+    ones is kept as NAME-SIZE.before.npy. Returns Prepared. Raises UserError when there
+    are no pictures, or no room for the array.
     """
     path = Path(FOLDER, f"{name_of(data)}-{image_size}.npy")
     images = images or (CARTOONS if data == "cartoons" else 0)
@@ -105,27 +113,32 @@ def prepare(data, image_size, images):
                 f"{_source(data)} is gone, but not what was made from it.", flush=True
             )
         else:
+            _check_there(data, path, about)
             wanted["fingerprint"] = _fingerprint(data)
         reason = _mismatch(about, wanted, images)
         if reason:
+            keep = reason == CHANGED["fingerprint"] and data != "cartoons"
             if path.exists():
-                print(f"Making {path} again: {reason}.", flush=True)
-            about = _make(path, data, wanted, images)
+                kept = _told_of_keeping(data, path) if keep else ""
+                print(f"Making {path} again: {reason}.{kept}", flush=True)
+            about = _make(path, data, wanted, images, about if keep else {})
         else:
-            print(
-                f"Using {path}: {about['count']:,} pictures, made earlier.", flush=True
-            )
+            _report_use(path, about)
     count = min(images or about["count"], about["count"])
     return Prepared(path, name_of(data), count, about)
 
 
 def name_of(data):
-    """Name the array of a source: celeba, cartoons, or after the folder or file."""
+    """Name the array of a source: celeba, cartoons, or after the folder or file.
+
+    Of a long name so much is used as leaves room, in 255 bytes, for what stands around.
+    """
     if data in ("celeba", "cartoons"):
         return data
     path = Path(os.path.abspath(data))  # noqa: PTH100 (resolve() would follow links)
     stem = path.stem if path.suffix.lower() == ".zip" else path.name
     name = re.sub(r"[^\w.]+", "-", stem).strip("-.") or "pictures"
+    name = name.encode()[:200].decode(errors="ignore")
     return f"own-{name}" if name.lower() in ("celeba", "cartoons") else name
 
 
@@ -165,7 +178,12 @@ def _alone(folder):
     if fcntl is None:
         yield
         return
-    lock = os.open(folder, os.O_RDONLY)
+    try:
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(
+            f"Cannot read the folder {folder}: {error.strerror}. Make it readable."
+        ) from error
     try:
         # Some network drives know no locks: there, two runs at once is the user's care
         with contextlib.suppress(OSError):
@@ -184,17 +202,53 @@ def _wait_for(lock, folder):
 
 
 def _read_about(path):
-    """Read the .json of an array, or return {} when the two are not whole."""
+    """Read the .json of an array, or return {} when the two are not whole.
+
+    All of the array is read, for a disk may give back other bytes than it was given.
+    Raises UserError when the system refuses to read what is there.
+    """
     try:
         about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         count, size = about["count"], about["image_size"]
-        kinds = {"count": int, "image_size": int, "limit": int, "checksum": str}
+        kinds = {"count": int, "image_size": int, "limit": int, "skipped": int}
+        kinds |= {"checksum": str}
         if any(type(about[key]) is not kind for key, kind in kinds.items()):
             return {}
-        length = len(_header(count, size)) + count * size * size * 3
-        return about if about["bytes"] == length == path.stat().st_size else {}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        header = _header(count, size)
+        length = len(header) + count * size * size * 3
+        if not about["bytes"] == length == path.stat().st_size:
+            return {}
+        return about if _checksum(path, header) == about["checksum"] else {}
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return {}
+    except OSError as error:
+        raise UserError(
+            f"Cannot read {error.filename or path}: {error.strerror}. "
+            "Make it readable, or move it away to have it made again."
+        ) from error
+
+
+def _checksum(path, header):
+    """Return the SHA-256 of an array's pixels, or "" if it has another header."""
+    size, digest = path.stat().st_size, hashlib.sha256()
+    amounts = {"total": size, "unit": "B", "unit_scale": True, "unit_divisor": 1024}
+    shown = {"desc": f"Checking {path.name}", "disable": size < LONG_CHECK}
+    with open(path, "rb") as file, Bar(**amounts, **shown) as bar:
+        if file.read(len(header)) != header:
+            return ""
+        while block := file.read(BLOCK):
+            digest.update(block)
+            bar.update(len(block))
+    return digest.hexdigest()
+
+
+def _report_use(path, about):
+    skipped = f", without {about['skipped']:,} that could not be read"
+    print(
+        f"Using {path}: {about['count']:,} pictures, made earlier"
+        f"{skipped if about['skipped'] else ''}.",
+        flush=True,
+    )
 
 
 def _wanted(data, image_size):
@@ -229,27 +283,76 @@ def _source(data):
 def _is_gone(data, about):
     """Tell whether an array's source was deleted since."""
     same = about.get("source") == str(data)
-    return same and data != "cartoons" and not _source(data).exists()
+    return same and data != "cartoons" and not _exists(_source(data))
+
+
+def _exists(path):
+    return os.path.exists(path)  # noqa: PTH110 (Path.exists() fails at long names)
+
+
+def _check_there(data, path, about):
+    """Raise UserError if there is neither a source nor a whole array made from it."""
+    own = data not in ("celeba", "cartoons")
+    if own and not about and path.exists() and not _exists(data):
+        raise UserError(
+            f"{data} does not exist, and {path} is unfinished or damaged. "
+            "Put the pictures back: it will be made again."
+        )
 
 
 def _fingerprint(data):
-    """Tell one state of a source from another without reading it; download CelebA."""
+    """Tell a source from others, and one state of it from another; download CelebA.
+
+    By names, sizes and times, which a copy keeps, and a sample of what is in the files.
+    """
     if data == "cartoons":
         drawing = Path(cartoons.__file__).read_bytes()
         return f"{CARTOON_SEED}-{hashlib.sha256(drawing).hexdigest()}"
     if data == "celeba" and not _source(data).exists():
         helper.download_celeba()
-    # A sum, for it takes the files in any order and keeps none of their names
-    total = 0
-    for name, stat in helper.source_files(_source(data)):
+    # A sum, for it takes the files in any order and keeps few of their names
+    source, total, sample = _source(data), 0, []
+    for name, stat in helper.source_files(source):
         file = f"{name}\n{stat.st_size}\n{stat.st_mtime_ns}"
         digest = hashlib.sha256(os.fsencode(file)).digest()
+        total += int.from_bytes(digest, "big")
+        sample = sorted([*sample, (digest, name)])[:SAMPLED]
+    folder = source if source.is_dir() else source.parent
+    for _, name in sample:
+        digest = hashlib.sha256(_ends_of(folder / name)).digest()
         total += int.from_bytes(digest, "big")
     return f"{total % 2**256:064x}"
 
 
-def _make(path, data, wanted, images):
-    """Make the array and its .json; return what the .json says."""
+def _ends_of(path):
+    """Read where a file begins and where it ends: there a .zip has its checksums."""
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(SAMPLE)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - SAMPLE))
+            return begin + file.read(SAMPLE)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+
+
+def _before(path):
+    """Say where an array is kept when the pictures that it was made of have changed."""
+    return path.with_suffix(".before.npy")
+
+
+def _told_of_keeping(data, path):
+    return (
+        f" The old one is kept as {_before(path)}, its .json beside it. To go on with "
+        f"a run that began with it, rename {_source(data)}, and these two to "
+        f"{path.name} and {path.with_suffix('.json').name}."
+    )
+
+
+def _make(path, data, wanted, images, old):
+    """Make the array and its .json; return what the .json says.
+
+    old: what the .json says of the array that is there, if that is to be kept, or {}
+    """
     begin, size = time.perf_counter(), wanted["image_size"]
     with _workers() as pool, write_whole(path) as part:
         part.write_bytes(_header(0, size))
@@ -257,6 +360,10 @@ def _make(path, data, wanted, images):
         _check_room(path, total, size)
         with Bar(total=total, unit=" pictures", desc=path.name) as bar:
             about = wanted | _join(part, results, size, images, bar)
+        if old:
+            # The .json first: a kill between the two leaves the array where it was
+            write_json(_before(path).with_suffix(".json"), old)
+            replace(path, _before(path))
         # From here until the new one is written, a kill leaves an array without a
         # .json, which is made again
         path.with_suffix(".json").unlink(missing_ok=True)

@@ -227,10 +227,17 @@ def grey_16_bits():
     return encoded(Image.fromarray(grey))
 
 
+def grey_16_bits_with_hole():
+    grey = np.full((40, 40), 40_000, np.uint16)
+    grey[:, :20] = 40_001
+    return encoded(Image.fromarray(grey), transparency=40_000)
+
+
 OF_ORANGE = Image.new("RGB", (40, 40), ORANGE)
 LEFT_AND_RIGHT = {
     "grey": (encoded(Image.new("L", (40, 40), 90)), (90,) * 3, (90,) * 3),
     "grey of 16 bits": (grey_16_bits(), (200,) * 3, WHITE),
+    "grey of 16 bits with a hole": (grey_16_bits_with_hole(), (156,) * 3, WHITE),
     "black and white": (encoded(Image.new("1", (40, 40), 1)), WHITE, WHITE),
     "palette": (encoded(OF_ORANGE.quantize(4)), ORANGE, ORANGE),
     "palette with a hole": (palette_with_hole(), ORANGE, WHITE),
@@ -357,6 +364,32 @@ def test_a_member_that_is_not_where_the_directory_says_is_unreadable(tmp_path):
     faces, failures = read(path)
     assert colours(faces) == [ORANGE]
     assert failures == {"a.png": "the archive is damaged there"}
+
+
+def test_what_the_front_of_an_archive_held_is_unreadable_when_it_is_missing(tmp_path):
+    files = {"a.png": plain(BLUE, (100, 100)), "b.png": plain(ORANGE)}
+    path = pack(tmp_path / "a.zip", files)
+    path.write_bytes(path.read_bytes()[50:])
+    faces, failures = read(path)
+    assert colours(faces) == [ORANGE]
+    assert failures == {"a.png": "the archive is damaged there"}
+
+
+def test_a_picture_that_the_system_refuses_to_read_is_not_left_out(tmp_path):
+    put(tmp_path, {"a.png": plain(BLUE), "b.png": plain(ORANGE)})
+    pictures = helper.list_pictures(tmp_path)
+    (tmp_path / "a.png").unlink()
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(UserError, match=r"Cannot read .*a\.png: Is a directory"):
+        helper.read_faces((pictures, 4))
+
+
+def test_a_picture_that_went_away_is_skipped(tmp_path):
+    put(tmp_path, {"a.png": plain(BLUE), "b.png": plain(ORANGE)})
+    pictures = helper.list_pictures(tmp_path)
+    (tmp_path / "a.png").unlink()
+    _, failures = helper.read_faces((pictures, 4))
+    assert "No such file" in dict(failures)["a.png"]
 
 
 # Cropping

@@ -307,6 +307,18 @@ def cut_array(_):
     os.truncate("data/faces-28.npy", 1000)
 
 
+def other_pixels(_):
+    with open("data/faces-28.npy", "rb+") as file:
+        file.seek(3000)
+        file.write(b"damage")
+
+
+def other_header(_):
+    with open("data/faces-28.npy", "rb+") as file:
+        file.seek(60)
+        file.write(b"damage")
+
+
 def lost_json(_):
     Path("data/faces-28.json").unlink()
 
@@ -324,6 +336,8 @@ def nonsense_json(_):
         (other_crop, "its faces are cropped differently"),
         (other_version, "an older version of preprocess.py made it"),
         (cut_array, "it is unfinished or damaged"),
+        (other_pixels, "it is unfinished or damaged"),
+        (other_header, "it is unfinished or damaged"),
         (lost_json, "it is unfinished or damaged"),
         (nonsense_json, "it is unfinished or damaged"),
     ],
@@ -340,6 +354,123 @@ def test_an_array_that_does_not_match_is_made_again_and_says_why(
     ]
     assert numbers(prepared) == expected
     assert prepare("faces", 28, 0) == prepared
+
+
+def test_a_damaged_array_whose_source_is_gone_is_one_line(faces):
+    prepare("faces", 28, 0)
+    other_pixels(None)
+    faces.rename("elsewhere")
+    message = r"faces does not exist, and data/faces-28\.npy is unfinished or damaged\."
+    with pytest.raises(UserError, match=message):
+        prepare("faces", 28, 0)
+
+
+def test_checking_a_large_array_is_shown(faces, monkeypatch, capsys):
+    prepare("faces", 28, 0)
+    monkeypatch.setattr(preprocess, "LONG_CHECK", 100)
+    capsys.readouterr()
+    prepare("faces", 28, 0)
+    assert "Checking faces-28.npy" in capsys.readouterr().err
+
+
+def test_the_array_of_pictures_that_have_changed_is_kept(faces, capsys):
+    first = prepare("faces", 28, 0)
+    (faces / "001.bmp").unlink()
+    assert prepare("faces", 28, 0).count == FEW - 1
+    assert "The old one is kept as data/faces-28.before.npy" in capsys.readouterr().out
+    # As the line tells
+    faces.rename("elsewhere")
+    for ending in ("npy", "json"):
+        os.replace(f"data/faces-28.before.{ending}", f"data/faces-28.{ending}")
+    assert prepare("faces", 28, 0) == first
+    assert numbers(first) == list(range(FEW))
+
+
+@pytest.mark.parametrize("damage", [cut_array, other_pixels])
+def test_a_damaged_array_is_not_kept(faces, damage):
+    prepare("faces", 28, 0)
+    damage(None)
+    (faces / "001.bmp").unlink()
+    prepare("faces", 28, 0)
+    assert sorted(state("data")) == ["faces-28.json", "faces-28.npy"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_other_pictures_of_the_same_names_sizes_and_times_are_not_mistaken(here, kind):
+    for folder, first in (("a", 0), ("b", 100)):
+        (here / folder).mkdir()
+        draw(here / folder / "faces", FEW)
+        for number, path in enumerate(sorted((here / folder / "faces").iterdir())):
+            shade = (first + number,) * 3
+            Image.new("RGB", (10, 10), shade).save(path)
+            os.utime(path, ns=(10**18, 10**18))
+        if kind == "zip":
+            packed = shutil.make_archive(f"{folder}/faces", "zip", f"{folder}/faces")
+            os.utime(packed, ns=(10**18, 10**18))
+    name = "faces.zip" if kind == "zip" else "faces"
+    assert numbers(prepare(f"a/{name}", 28, 0))[0] == 0
+    assert numbers(prepare(f"b/{name}", 28, 0))[0] == 100
+
+
+def test_a_source_that_is_moved_or_copied_is_the_same(here):
+    draw(here / "faces", 40)
+    before = preprocess._fingerprint("faces")
+    shutil.copytree("faces", "copy")
+    assert preprocess._fingerprint("copy") == before
+    Path("faces").rename("moved")
+    assert preprocess._fingerprint("moved") == before
+
+
+def test_pictures_that_were_skipped_are_told_of_at_later_starts(faces, capsys):
+    (faces / "000a.jpg").write_text("no picture")
+    prepare("faces", 28, 0)
+    capsys.readouterr()
+    prepare("faces", 28, 0)
+    assert "made earlier, without 1 that could not be read." in capsys.readouterr().out
+
+
+# What the system refuses
+
+
+def test_an_array_whose_json_cannot_be_read_is_one_line(faces):
+    prepare("faces", 28, 0)
+    path = Path("data/faces-28.json")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=f"Cannot read {path}: Is a directory"):
+        prepare("faces", 28, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("data", 0o333), ("data/faces-28.npy", 0), ("faces/000.bmp", 0)]
+)
+def test_what_may_not_be_read_is_one_line(faces, name, mode):
+    if name != "faces/000.bmp":
+        prepare("faces", 28, 0)
+    path, before = Path(name), Path(name).stat().st_mode
+    path.chmod(mode)
+    try:
+        if os.access(path, os.R_OK):
+            pytest.skip("root may read all")
+        with pytest.raises(UserError, match=f"Cannot read .*{name}: Permission denied"):
+            prepare("faces", 28, 0)
+    finally:
+        path.chmod(before)
+
+
+def test_a_pipe_for_pictures_is_refused_and_leaves_nothing(here):
+    os.mkfifo("p")
+    with pytest.raises(UserError, match=r"^p is neither a folder nor a file"):
+        prepare("p", 28, 0)
+    assert not state("data")
+
+
+def test_a_long_name_has_an_array_and_one_too_long_is_one_line(here):
+    name = "n" * 250
+    draw(here / name, 2)
+    assert prepare(name, 28, 0).count == 2
+    with pytest.raises(UserError, match=r"Cannot read n*: File name too long"):
+        prepare("n" * 300, 28, 0)
 
 
 @pytest.mark.parametrize(("images", "wanted"), [(4, "4"), (0, "all")])
@@ -415,7 +546,8 @@ def wait_until(is_so, seconds=60):
 
 def partly_written():
     with contextlib.suppress(FileNotFoundError):
-        return Path("data/part-many-28.npy").stat().st_size > 100_000
+        parts = Path("data").glob("part-*many-28.npy")
+        return any(part.stat().st_size > 100_000 for part in parts)
     return False
 
 
