@@ -503,15 +503,25 @@ def test_a_failed_second_making_leaves_the_first_array_whole(faces):
     assert len(np.load(first.path)) == FEW
 
 
+@pytest.mark.parametrize(
+    ("unwritten", "reason"),
+    [
+        ("faces-28.json", "it is unfinished or damaged"),
+        ("faces-28.before.json", "its source has changed"),
+    ],
+)
 def test_an_end_between_array_and_json_does_not_pass_for_a_whole_array(
-    faces, monkeypatch, capsys
+    faces, monkeypatch, capsys, unwritten, reason
 ):
     prepare("faces", 28, 0)
     # As many pictures as before, so that the old .json would fit the new array's bytes
     other_picture_of_the_same_size(monkeypatch)
+    write = preprocess.write_json
 
-    def end(*_):
-        raise KeyboardInterrupt
+    def end(path, content):
+        if path.name == unwritten:
+            raise KeyboardInterrupt
+        write(path, content)
 
     with monkeypatch.context() as during:
         during.setattr(preprocess, "write_json", end)
@@ -519,7 +529,10 @@ def test_an_end_between_array_and_json_does_not_pass_for_a_whole_array(
             prepare("faces", 28, 0)
     capsys.readouterr()
     assert numbers(prepare("faces", 28, 0)) == [0, 2, 2, 3, 4]
-    assert "again: it is unfinished or damaged." in capsys.readouterr().out
+    assert f"again: {reason}." in capsys.readouterr().out
+    kept = np.load("data/faces-28.before.npy")
+    assert kept[:, 0, 0, 0].tolist() == list(range(FEW))
+    assert Path("data/faces-28.before.json").exists()
 
 
 # Processes
