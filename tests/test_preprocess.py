@@ -24,7 +24,6 @@ from preprocess import check_enough, name_of, open_faces, prepare
 from script import UserError
 
 SUITE = Path(__file__).parent.parent
-ARMED = SUITE / "tests" / "faults" / "armed"
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 FEW = 5
 
@@ -656,18 +655,36 @@ def test_a_killed_worker_costs_no_picture(many, script_process):
     assert (np.load("data/many-28.npy") == disturbed).all()
 
 
+@pytest.fixture
+def arm_workers(here, monkeypatch):
+    """Kill workers that open a name, not their parent, which looks at a sample."""
+    (here / "armed").mkdir()
+    (here / "armed/sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if '--multiprocessing-fork' in sys.orig_argv:\n"
+        "    from tests.faults import deadly\n"
+        "    name, once = map(os.environ.get, ('FATAL_NAME', 'FATAL_ONCE'))\n"
+        "    deadly.arm_against(name, once)\n"
+    )
+
+    def arm(name, once=""):
+        monkeypatch.setenv("PYTHONPATH", f"{here / 'armed'}{os.pathsep}{SUITE}")
+        monkeypatch.setenv("FATAL_NAME", name)
+        monkeypatch.setenv("FATAL_ONCE", str(once))
+
+    return arm
+
+
 @LINUX
 @pytest.mark.parametrize("opened", ["many.zip", "many/0070.jpg"])
 def test_a_worker_that_dies_once_costs_no_picture(
-    many, here, script_process, monkeypatch, opened
+    many, here, arm_workers, script_process, opened
 ):
     """Dies while it lists the archive, or in the place of a picture."""
     source = "many"
     if opened.endswith(".zip"):
         source = shutil.make_archive("many", "zip", "many")
-    monkeypatch.setenv("PYTHONPATH", f"{ARMED}{os.pathsep}{SUITE}")
-    monkeypatch.setenv("FATAL_NAME", opened)
-    monkeypatch.setenv("FATAL_ONCE", str(here / "once"))
+    arm_workers(opened, here / "once")
     (here / "once").touch()
     options = [source if option == "many" else option for option in OPTIONS]
     code, out, err = finish(script_process("preprocess.py", *options))
@@ -679,13 +696,12 @@ def test_a_worker_that_dies_once_costs_no_picture(
 @LINUX
 @pytest.mark.parametrize(("deadly", "expected"), [(2, 0), (11, 1)])
 def test_pictures_that_kill_their_process_are_skipped_up_to_ten(
-    many, script_process, monkeypatch, deadly, expected
+    many, arm_workers, script_process, deadly, expected
 ):
     pictures = sorted(Path("many").iterdir())
     for path in pictures[70 : 70 + deadly]:
         path.rename(path.with_name(f"{path.stem}-fatal{path.suffix}"))
-    monkeypatch.setenv("PYTHONPATH", f"{ARMED}{os.pathsep}{SUITE}")
-    monkeypatch.setenv("FATAL_NAME", "fatal")
+    arm_workers("fatal")
     code, out, err = finish(script_process("preprocess.py", *OPTIONS))
     assert code == expected, err
     if code:
