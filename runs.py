@@ -45,7 +45,7 @@ PART = re.compile(r"part-(\d+-.|(removed-)?checkpoint-\d)")
 LARGEST = 2**30
 
 # The generator that came with the suite, beside this file
-SHIPPED = "weights/celeba-28"
+SHIPPED = "weights/celeba-64"
 
 
 def save_generator(run, generator, about, which="best"):

@@ -131,19 +131,24 @@ def test_a_given_run_is_used_rather_than_the_newest(capsys):
 def test_without_a_run_the_generator_that_came_along_draws(capsys):
     generate.main([])
     told = capsys.readouterr().out
-    assert "weights/celeba-28" in told
+    assert "weights/celeba-64" in told
     faces = pixels()
-    assert faces.shape == (282, 708, 3)
+    assert faces.shape == (258, 648, 3)
     assert faces.std() > 30
 
 
-def test_what_came_along_says_where_it_comes_from():
-    about = json.loads((SHIPPED / runs.ABOUT).read_text())
+@pytest.mark.parametrize("name", ["celeba-28", "celeba-64"])
+def test_what_came_along_says_where_it_comes_from(name):
+    folder = SUITE / "weights" / name
+    generator, about = runs.load_generator(folder)
+    assert generator.output_shape[1] == about["image_size"] == int(name[-2:])
     assert about["data"]["count"] == 20075
-    assert about["epochs"] >= 30
+    assert about["epochs"] >= 20
+    assert about["scored_by"].startswith("KID")
+    assert about["data"]["source"] == about["constants"]["DATA"] == "celeba-20075"
     assert about["constants"]["SEED"] == about["seed"]
     assert about["commit"]
-    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 16 * 2**20
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 16 * 2**20
 
 
 def damage_bytes(run):
@@ -189,8 +194,9 @@ def test_only_pngs_are_written():
 
 
 def test_a_picture_that_no_memory_holds_is_refused():
+    save("runs/one")
     with pytest.raises(SystemExit, match="20,070 million pixels"):
-        generate.main(["--count", "100000", "--scale", "16"])
+        generate.main(["--run", "runs/one", "--count", "100000", "--scale", "16"])
 
 
 @pytest.mark.parametrize(
@@ -236,9 +242,9 @@ def test_the_terminal_shows_the_suites_own_words_only(here):
     assert ran.returncode == 0
     assert ran.stderr == ""
     assert ran.stdout.splitlines() == [
-        f"Generator from {SHIPPED}: dcgan, 28 x 28",
+        f"Generator from {SHIPPED}: dcgan, 64 x 64",
         *ran.stdout.splitlines()[1:2],
-        "10 faces of 28 x 28 are in faces.png.",
+        "10 faces of 64 x 64 are in faces.png.",
     ]
 
 
