@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 import evaluate
 import generate
 import helper
+import inception
 import runs
 from script import UserError, options, run, sha256, write_json, write_whole
 
@@ -71,9 +72,9 @@ def told(about, out):
         found = json.loads(path.read_text(encoding="utf-8"))
         protocol = found["protocol"]
         about["score"] = found["kid"]
+        fakes, real = protocol["fake"].split(", seed")[0], protocol["real"].split()[0]
         about["scored_by"] = (
-            f"KID, {protocol['network']}, fakes {protocol['fake']}, real faces "
-            f"{protocol['real']}"
+            f"KID, {inception.NAME}, {fakes} samples against {real} real faces"
         )
     return about
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import generate
+import inception
 import models
 import runs
 from benchmarks import ship
@@ -82,13 +83,15 @@ def test_the_score_of_evaluate_is_told(finished):
         Path("w/metrics.json"),
         {
             "kid": 0.0123,
-            "protocol": {"fake": "10,000, seed 1", "real": "all", "network": "Eyes"},
+            "protocol": {"fake": "10,000, seed 1", "real": "20 of 30 of x"},
         },
     )
     ship.main(["--run", "runs/a", "--out", "w", "--history", "first so, then so"])
     _, about = runs.load_generator("w")
     assert about["score"] == 0.0123
-    assert about["scored_by"] == "KID, Eyes, fakes 10,000, seed 1, real faces all"
+    assert about["scored_by"] == (
+        f"KID, {inception.NAME}, 10,000 samples against 20 real faces"
+    )
     assert about["history"] == "first so, then so"
 
 
