@@ -165,6 +165,6 @@ def copy_helper(folder, url):
 
 CAMPAIGNS = [
     Campaign("killed: helper.py", helper, long=100, short=3),
-    Campaign("killed: preprocess.py", preprocess, long=100, short=3),
+    Campaign("killed: preprocess.py", preprocess, long=150, short=3),
     Campaign("killed: workers of preprocess.py", workers, long=100, short=2),
 ]
