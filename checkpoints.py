@@ -100,11 +100,20 @@ def folders(run):
     return [found[iterations] for iterations in sorted(found)]
 
 
-def _read_checkpoint(folder, gan):
+def read_progress(folder):
+    """Return the progress that a checkpoint's folder holds.
+
+    Raises an error out of script.DAMAGE if anything of the checkpoint is damaged.
+    """
     written = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
     progress = written["progress"]
     if written["checksum"] != _checksum(folder, progress):
         raise ValueError("its checksum is wrong")
+    return progress
+
+
+def _read_checkpoint(folder, gan):
+    progress = read_progress(folder)
     variables = _variables(gan)
     with np.load(folder / "weights.npz", allow_pickle=False) as arrays:
         if set(arrays.files) != set(variables):

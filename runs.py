@@ -37,6 +37,7 @@ LOCK = "lock"
 
 # The generators of a run: the best by its score, and the last
 NAMES = {"best": "generator", "last": "generator-last"}
+ENDS = ("weights.h5", "json")
 
 # What a killed run may leave half-written
 PART = re.compile(r"part-(\d+-.|(removed-)?checkpoint-\d)")
@@ -328,6 +329,31 @@ def alone(run):
         yield
 
 
+@contextlib.contextmanager
+def resting(run):
+    """Keep trainings out of a run folder for a moment, and write nothing there.
+
+    Raises UserError if something trains in it.
+    """
+    try:
+        lock = open(Path(run) / LOCK, encoding="utf-8")  # noqa: SIM115 (closed below)
+    except OSError:  # none ever trained here under this lock: a copy, maybe
+        yield
+        return
+    with lock:
+        try:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = _taken(run, lock).partition(".")[0]
+            raise UserError(
+                f"{who}. Stop that (Ctrl-C saves), then the same command."
+            ) from None
+        except OSError:  # some network drives know no locks
+            pass
+        yield
+
+
 def _taken(run, lock):
     """Say who trains in a run folder; the one that holds the lock wrote it there."""
     lock.seek(0)
@@ -349,6 +375,7 @@ def check_writable(run):
 def read_constants(run):
     """Return what constants.json of a run says, or None if the folder is new.
 
+    It is {"constants", "begun_with"} and "changes", the list of branch.changes.
     Raises UserError if the folder is no run, or its constants.json cannot be read.
     """
     path = Path(run) / CONSTANTS
@@ -361,7 +388,8 @@ def read_constants(run):
         return None
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        return {key: dict(about[key]) for key in ("constants", "begun_with")}
+        read = {key: dict(about[key]) for key in ("constants", "begun_with")}
+        return {**read, "changes": list(about.get("changes", []))}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read: {error!r}. Start anew: --run NAME"

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 import augment
+import branch
 import checkpoints
 import devices
 import feed
@@ -75,6 +76,7 @@ DEVICES = "all"  # {all, one} several GPUs need KERAS_BACKEND=jax
 
 # What a run leaves
 RUN = ""  # the run folder; empty: runs/<data>-<size>
+FROM = ""  # another run's folder: go on from it with another recipe, in a new RUN
 SEED = 1  # [0..4294967295] of the first weights, the order, the flips and the noise
 SAMPLES = 40  # [1..10000] faces on the sheet of each epoch
 CHECKPOINT_MINUTES = 10.0  # (0..] between checkpoints, besides the one of each epoch
@@ -94,7 +96,7 @@ FREE = (
 )
 
 # Constants that may differ between the processes of a run
-OWN = ("DATA", "RUN", "CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS")
+OWN = ("DATA", "RUN", "FROM", "CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS")
 
 # What each stream of random numbers is for; 1 and 2 are feed.py's
 D_NOISE, G_NOISE, LABELS, SHEET, REFERENCE = 3, 4, 5, 6, 7
@@ -112,6 +114,7 @@ class Training(NamedTuple):
     folder: Path
     reference: float  # the diversity of the real faces
     scoring: watch.Scoring | None = None
+    changes: tuple = ()  # of its recipe so far, as branch.changes tells them
 
 
 def main(argv=None):
@@ -130,6 +133,7 @@ def main(argv=None):
         )
         folder = run_folder()
         before = begun_before(folder, constants) if ours.is_first else None
+        origin = branch.read(FROM) if FROM and ours.is_first and not before else None
         pictures = prepare(DATA, IMAGE_SIZE, IMAGES)
         check_enough(pictures.count, batch_size(), DATA)
         begun_with = {
@@ -138,11 +142,13 @@ def main(argv=None):
             "batch_size": batch_size(),
             "count": pictures.count,
             "checksum": checksum_of(pictures),
-            "score": ours.share(watch.choose(SCORE, before)),
+            "score": ours.share(watch.choose(SCORE, before or origin)),
         }
         alike = {name: constants[name] for name in constants if name not in OWN}
         devices.agree(ours, {**alike, **begun_with})
         runs.compare(folder, before and before["begun_with"], begun_with)
+        if origin:
+            branch.check(FROM, origin, constants, begun_with)
         gan = build(begun_with["precision"])
         describe(gan, pictures, folder, begun_with)
         with runs.alone(folder) if ours.is_first else contextlib.nullcontext():
@@ -151,12 +157,13 @@ def main(argv=None):
                 runs.compare(folder, before and before["begun_with"], begun_with)
             if ours.is_first and before is None:
                 about = {"constants": constants, "begun_with": begun_with}
-                about |= {"device": device, **runs.versions()}
-                write_json(folder / runs.CONSTANTS, about)
+                begin(folder, {**about, "device": device, **runs.versions()}, origin)
             if ours.is_first:
                 checkpoints.check_room(folder, gan, KEEP_CHECKPOINTS)
             progress = continued(gan, folder, ours) or first()
-            train(gan, ours, pictures, folder, progress, begun_with["score"])
+            changes = runs.read_constants(folder)["changes"] if ours.is_first else ()
+            score = begun_with["score"]
+            train(gan, ours, pictures, folder, progress, score, changes)
 
 
 def begun_before(folder, constants):
@@ -169,8 +176,24 @@ def begun_before(folder, constants):
     if not checkpoints.folders(folder):
         before = None  # nothing is lost if it begins anew, with other constants maybe
     fixed = {name: constants[name] for name in constants if name not in FREE}
-    runs.compare(folder, before and before["constants"], fixed)
+    if not FROM:  # it has been gone on from, and is not needed any more
+        del fixed["FROM"]
+    runs.compare(folder, before and {"FROM": "", **before["constants"]}, fixed)
     return before
+
+
+def begin(folder, about, origin):
+    """Write a new run's constants.json; copy what it goes on from, if it does."""
+    if not origin:
+        write_json(folder / runs.CONSTANTS, about)
+        return
+    with runs.resting(FROM):
+        origin = branch.read(FROM)  # once more: it may have been trained meanwhile
+        branch.check(FROM, origin, about["constants"], about["begun_with"])
+        about["changes"] = branch.changes(FROM, origin, about["constants"], FREE)
+        write_json(folder / runs.CONSTANTS, about)
+        print(branch.describe(about["changes"][-1]), flush=True)
+        branch.copy(FROM, folder, origin["checkpoint"])
 
 
 def batch_size():
@@ -236,7 +259,7 @@ def describe(gan, pictures, folder, begun_with):
     print(*lines, sep="\n", flush=True)
 
 
-def train(gan, ours, pictures, folder, progress, score="none"):  # noqa: PLR0913
+def train(gan, ours, pictures, folder, progress, score="none", changes=()):  # noqa: PLR0913
     """Run the epochs that `progress` leaves to do; Ctrl-C saves and exits with 130."""
     if progress["epoch"] > EPOCHS:
         done = progress["epoch"] - 1
@@ -253,7 +276,9 @@ def train(gan, ours, pictures, folder, progress, score="none"):  # noqa: PLR0913
     call = call_of(gan, ours)
     seeds = (SEED, SCORE_NOISE), (SEED, SCORE_REAL)
     scoring = watch.begin(score, faces, SCORE_SAMPLES, seeds, ours.is_first)
-    training = Training(gan, call, ours, pictures, faces, folder, reference, scoring)
+    training = Training(
+        gan, call, ours, pictures, faces, folder, reference, scoring, changes
+    )
     try:
         with Stopping() as stopping:
             while progress["epoch"] <= EPOCHS:
@@ -540,6 +565,7 @@ def about_generator(training, progress):
         and watch.describe(scoring.kind, SCORE_SAMPLES, pictures.count),
         "seed": SEED,
         "constants": current(sys.modules[__name__]),
+        "changes": list(training.changes),
         **runs.versions(),
     }
 

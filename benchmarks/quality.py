@@ -206,8 +206,7 @@ def generator_of(folder, itself):
 
 def progress_of(folder):
     """Return the progress that a run's newest checkpoint holds."""
-    newest = checkpoints.folders(folder)[-1] / "progress.json"
-    return json.loads(newest.read_text(encoding="utf-8"))["progress"]
+    return checkpoints.read_progress(checkpoints.folders(folder)[-1])
 
 
 def show(page, found, real, network):

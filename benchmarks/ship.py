@@ -29,7 +29,6 @@ HALF = False  # write the convolutions' and dense weights as float16: half the b
 
 # How its learning is shown
 EPOCHS = ""  # of the sheets side by side, as in 1,5,25; empty: first, third, last
-HISTORY = ""  # how its constants changed on the way, if they did
 
 # Faces of each sheet in the picture of the epochs, and pixels between sheets and above
 SHOWN, GAP, TITLE = 4, 24, 28
@@ -61,12 +60,15 @@ def main(argv=None):
 def told(about, out):
     """Return what the JSON of a generator will say, with the score of evaluate.py.
 
-    about: what it says in the run; out: the folder, where metrics.json may lie.
+    about: what it says in the run; out: the folder, where metrics.json may lie. Of
+    folders of this machine the names stay, and EPOCHS is how long it was trained.
     """
     about = {name: value for name, value in about.items() if name != "sha256"}
     about["score"] = about["scored_by"] = None
-    if HISTORY:
-        about["history"] = HISTORY
+    about["data"] = named(about["data"], "source")
+    about["constants"] = named(about.get("constants", {}), "DATA", "RUN", "FROM")
+    about["constants"]["EPOCHS"] = about["epochs"]
+    about["changes"] = [named(each, "from") for each in about.get("changes", [])]
     path = out / "metrics.json"
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -77,6 +79,11 @@ def told(about, out):
             f"KID, {inception.NAME}, {fakes} samples against {real} real faces"
         )
     return about
+
+
+def named(about, *keys):
+    """Return a dict with the paths at the keys cut down to their last names."""
+    return about | {key: Path(about[key]).name for key in keys if key in about}
 
 
 def halve(path):

@@ -32,10 +32,11 @@ MAP = {
     "fuse": {"models", "device"},
     "runs": {"script", "helper", "models"},
     "checkpoints": {"script"},
+    "branch": {"script", "runs", "checkpoints"},
     "train": {
         *("script", "models", "device", "devices", "preprocess", "checkpoints", "runs"),
         *("feed", "fuse", "progress", "scores", "watch", "alarms", "augment"),
-        "losses",
+        *("losses", "branch"),
     },
     "watch": {"models", "device", "inception", "runs", "scores"},
     "generate": {"script", "helper", "models", "runs"},

@@ -98,7 +98,16 @@ def test_the_generator_itself_is_the_one_that_trained():
 
 
 def test_the_plain_recipe_leaves_nothing_to_train_pys_defaults():
-    told = {"DATA", "IMAGE_SIZE", "IMAGES", "EPOCHS", "SEED", "PRECISION", "RUN"}
+    told = {
+        "DATA",
+        "IMAGE_SIZE",
+        "IMAGES",
+        "EPOCHS",
+        "SEED",
+        "PRECISION",
+        "RUN",
+        "FROM",
+    }
     alike = {"NETWORK", "FLIP", "SAMPLES", "SCORE_SAMPLES"}  # the same in every row
     spelled = {name.replace("-", "_").upper() for name in quality.PLAIN}
     assert spelled | told | alike | {*train.FREE} == {*current(train)}

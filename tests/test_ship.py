@@ -17,7 +17,9 @@ from script import UserError, current, write_json
 ABOUT = {
     **{"network": "dcgan", "image_size": 28, "latent": models.LATENT, "width": 0.2},
     **{"epochs": 7, "averaged": True, "score": 0.5, "scored_by": "MMD"},
-    "data": {"name": "photos", "count": 30, "source": "photos"},
+    "data": {"name": "photos", "count": 30, "source": "/srv/me/photos"},
+    "constants": {"DATA": "/srv/me/photos", "RUN": "runs/a", "EPOCHS": 99, "SEED": 4},
+    "changes": [{"from": "/srv/me/runs/a", "epochs": 3, "constants": {}}],
 }
 
 
@@ -86,13 +88,21 @@ def test_the_score_of_evaluate_is_told(finished):
             "protocol": {"fake": "10,000, seed 1", "real": "20 of 30 of x"},
         },
     )
-    ship.main(["--run", "runs/a", "--out", "w", "--history", "first so, then so"])
+    ship.main(["--run", "runs/a", "--out", "w"])
     _, about = runs.load_generator("w")
     assert about["score"] == 0.0123
     assert about["scored_by"] == (
         f"KID, {inception.NAME}, 10,000 samples against 20 real faces"
     )
-    assert about["history"] == "first so, then so"
+
+
+def test_no_folder_of_this_machine_is_told(finished):
+    ship.main(["--run", "runs/a", "--out", "w"])
+    _, about = runs.load_generator("w")
+    assert about["data"]["source"] == "photos"
+    assert about["constants"] == {"DATA": "photos", "RUN": "a", "EPOCHS": 7, "SEED": 4}
+    assert about["changes"] == [{"from": "a", "epochs": 3, "constants": {}}]
+    assert "/srv" not in Path("w", runs.ABOUT).read_text()
 
 
 def test_sheets_stand_side_by_side_in_the_order_that_is_wanted(finished):

@@ -1,0 +1,124 @@
+"""Go on from another run with another recipe, in a run folder of its own.
+
+What is best early need not be best late (benchmarks/QUALITY.md). The new run begins as
+a copy of the other at the end of its last epoch, with weights, optimizers, average,
+log, sheets and generators, and the other stays as it is. The new one's constants.json
+and the JSON of its generators tell what was changed, and when.
+"""
+
+import shutil
+from pathlib import Path
+
+import checkpoints
+import runs
+from script import DAMAGE, UserError, replace, write_whole
+
+# What the weights, their optimizers and the rows of the log depend on
+STAYS = ("NETWORK", "IMAGE_SIZE", "WIDTH", "D_NORM", "SEED", "SCORE_SAMPLES")
+BEGUN_WITH = ("backend", "batch_size", "count", "checksum", "score")
+
+
+def read(origin):
+    """Return what is told of a run to go on from: runs.read_constants' dict, and
+    "checkpoint" and "progress", the newest one that was saved at an epoch's end.
+
+    Raises UserError if there is none, if it is damaged, or something trains there.
+    """
+    if not Path(origin, runs.CONSTANTS).is_file():
+        raise UserError(f"FROM = {origin!r}: there is no run.")
+    with runs.resting(origin):
+        about = runs.read_constants(origin)
+        for checkpoint in reversed(checkpoints.folders(origin)):
+            progress = _progress_of(checkpoint)
+            if not progress["iteration"]:  # a row of the log has one recipe
+                return {**about, "checkpoint": checkpoint, "progress": progress}
+    raise UserError(f"FROM = {origin!r}: it has no checkpoint of an epoch's end.")
+
+
+def _progress_of(checkpoint):
+    try:
+        return checkpoints.read_progress(checkpoint)
+    except PermissionError as error:
+        raise UserError(f"Cannot read {error.filename}: {error.strerror}.") from error
+    except DAMAGE as error:
+        raise UserError(
+            f"{checkpoint} is damaged ({error}). Continue that run by itself first: it "
+            "goes on from the checkpoint before."
+        ) from error
+
+
+def check(origin, about, constants, begun_with):
+    """Raise UserError if a run cannot go on with these constants.
+
+    about: read()'s; begun_with: as train.py has it, the batch size and the pictures.
+    """
+    pairs = [(about["constants"].get(name), constants[name], name) for name in STAYS]
+    pairs += [
+        (about["begun_with"].get(name), begun_with[name], name.upper())
+        for name in BEGUN_WITH
+    ]
+    wrong = [f"{name} {old!r}, not {new!r}" for old, new, name in pairs if old != new]
+    if wrong:
+        raise UserError(
+            f"FROM = {origin!r}: that run has {'; '.join(wrong)}. These stay as they "
+            "are when a run goes on from another."
+        )
+    done = about["progress"]["epoch"] - 1
+    if constants["EPOCHS"] <= done:
+        raise UserError(
+            f"FROM = {origin!r}: that run has {done} epochs already, so this one needs "
+            f"more: --epochs {2 * done}"
+        )
+
+
+def changes(origin, about, constants, free):
+    """Return the list of all changes of recipe up to now, for constants.json.
+
+    Each is {"from", "epochs", "iterations", "constants": {name: [old, new]}}, without
+    those constants that are `free` to change in any run, and FROM.
+    """
+    old, progress = about["constants"], about["progress"]
+    changed = {
+        name: [old.get(name), value]
+        for name, value in constants.items()
+        if name not in (*free, "FROM", "BATCH_SIZE") and old.get(name) != value
+    }
+    change = {"from": origin, "epochs": progress["epoch"] - 1}
+    change |= {"iterations": progress["iterations"], "constants": changed}
+    return [*about["changes"], change]
+
+
+def describe(change):
+    """Say in a line what a run goes on from, and with what."""
+    changed = [
+        f"{name} {new!r} for {old!r}"
+        for name, (old, new) in change["constants"].items()
+    ]
+    return (
+        f"From      {change['from']}, {change['epochs']} epochs: "
+        f"{', '.join(changed) or 'nothing changed'}"
+    )
+
+
+def copy(origin, folder, checkpoint):
+    """Copy a run's state at a checkpoint into a run folder; the checkpoint last."""
+    origin, folder = Path(origin), Path(folder)
+    part = folder / f"part-{checkpoint.name}"
+    shutil.rmtree(part, ignore_errors=True)
+    for file in checkpoint.iterdir():
+        _copy_file(file, part / file.name)
+    names = [f"{name}.{end}" for name in runs.NAMES.values() for end in runs.ENDS]
+    files = [origin / name for name in ("log.csv", "losses.png", *names)]
+    for file in files + sorted(origin.glob("samples/epoch-*.png")):
+        if file.is_file():
+            _copy_file(file, folder / file.relative_to(origin))
+    replace(part, folder / checkpoint.name)
+
+
+def _copy_file(old, new):
+    try:
+        source = open(old, "rb")  # noqa: SIM115 (the block below closes it)
+    except OSError as error:
+        raise UserError(f"Cannot read {old}: {error.strerror}.") from error
+    with source, write_whole(new) as part, open(part, "wb") as target:
+        shutil.copyfileobj(source, target)
