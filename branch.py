@@ -25,7 +25,10 @@ def read(origin):
     Raises UserError if there is none, if it is damaged, or something trains there.
     """
     if not Path(origin, runs.CONSTANTS).is_file():
-        raise UserError(f"FROM = {origin!r}: there is no run.")
+        raise UserError(
+            f"FROM = {origin!r}: there is no run. Train one: python train.py --run "
+            f"{origin}"
+        )
     with runs.resting(origin):
         about = runs.read_constants(origin)
         for checkpoint in reversed(checkpoints.folders(origin)):
@@ -66,8 +69,8 @@ def check(origin, about, constants, begun_with):
     done = about["progress"]["epoch"] - 1
     if constants["EPOCHS"] <= done:
         raise UserError(
-            f"FROM = {origin!r}: that run has {done} epochs already, so this one needs "
-            f"more: --epochs {2 * done}"
+            f"FROM = {origin!r}: that run has {runs.in_words(done)} already, so "
+            f"this one needs more: --epochs {2 * done}"
         )
 
 
@@ -95,7 +98,7 @@ def describe(change):
         for name, (old, new) in change["constants"].items()
     ]
     return (
-        f"From      {change['from']}, {change['epochs']} epochs: "
+        f"From      {change['from']}, {runs.in_words(change['epochs'])}: "
         f"{', '.join(changed) or 'nothing changed'}"
     )
 

@@ -265,8 +265,13 @@ def describe(folder, about):
     return (
         f"Generator from {folder}: {about['network']}, {about['image_size']} x "
         f"{about['image_size']}\nTrained on {data['count']:,} pictures of "
-        f"{data['name']} for {about['epochs']} epochs{score}"
+        f"{data['name']} for {in_words(about['epochs'])}{score}"
     )
+
+
+def in_words(epochs):
+    """Say how many epochs, as in "1 epoch"."""
+    return f"{epochs} epoch{'s' * (epochs != 1)}"
 
 
 def newest_run(folder):

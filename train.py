@@ -264,8 +264,8 @@ def train(gan, ours, pictures, folder, progress, score="none", changes=()):  # n
     if progress["epoch"] > EPOCHS:
         done = progress["epoch"] - 1
         print(
-            f"{folder} is finished: {done} epochs. To train it longer: --epochs "
-            f"{2 * done}. To start another run: --run {folder}-2"
+            f"{folder} is finished: {runs.in_words(done)}. To train it longer: "
+            f"--epochs {2 * done}. To start another run: --run {folder}-2"
         )
         return
     if progress["iterations"]:

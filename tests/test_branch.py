@@ -209,7 +209,7 @@ def test_it_goes_on_from_an_epochs_end(origin, capsys):
     progress |= {"iteration": 2, "iterations": 7}
     checkpoints.save(origin, gan, progress, 2)
     go_on()
-    assert "From      runs/tiny, 1 epochs: nothing changed" in capsys.readouterr().out
+    assert "From      runs/tiny, 1 epoch: nothing changed" in capsys.readouterr().out
     shutil.rmtree(end)
     with pytest.raises(SystemExit, match="no checkpoint of an epoch's end"):
         go_on(run="runs/newer")
