@@ -11,7 +11,7 @@ from pathlib import Path
 
 import checkpoints
 import runs
-from script import DAMAGE, UserError, replace, write_whole
+from script import DAMAGE, UserError, replace, write_json, write_whole
 
 # What the weights, their optimizers and the rows of the log depend on
 STAYS = ("NETWORK", "IMAGE_SIZE", "WIDTH", "D_NORM", "SEED", "SCORE_SAMPLES")
@@ -72,6 +72,20 @@ def check(origin, about, constants, begun_with):
             f"FROM = {origin!r}: that run has {runs.in_words(done)} already, so "
             f"this one needs more: --epochs {2 * done}"
         )
+
+
+def begin(origin, folder, about, free):
+    """Write a new run's constants.json, `about` and its changes, and copy the origin.
+
+    Raises UserError as read() and check() do: it may have been trained meanwhile.
+    """
+    with runs.resting(origin):
+        found = read(origin)
+        check(origin, found, about["constants"], about["begun_with"])
+        told = changes(origin, found, about["constants"], free)
+        write_json(Path(folder, runs.CONSTANTS), {**about, "changes": told})
+        print(describe(told[-1]), flush=True)
+        copy(origin, folder, found["checkpoint"])
 
 
 def changes(origin, about, constants, free):

@@ -157,7 +157,11 @@ def main(argv=None):
                 runs.compare(folder, before and before["begun_with"], begun_with)
             if ours.is_first and before is None:
                 about = {"constants": constants, "begun_with": begun_with}
-                begin(folder, {**about, "device": device, **runs.versions()}, origin)
+                about |= {"device": device, **runs.versions()}
+                if origin:
+                    branch.begin(FROM, folder, about, FREE)
+                else:
+                    write_json(folder / runs.CONSTANTS, about)
             if ours.is_first:
                 checkpoints.check_room(folder, gan, KEEP_CHECKPOINTS)
             progress = continued(gan, folder, ours) or first()
@@ -180,20 +184,6 @@ def begun_before(folder, constants):
         del fixed["FROM"]
     runs.compare(folder, before and {"FROM": "", **before["constants"]}, fixed)
     return before
-
-
-def begin(folder, about, origin):
-    """Write a new run's constants.json; copy what it goes on from, if it does."""
-    if not origin:
-        write_json(folder / runs.CONSTANTS, about)
-        return
-    with runs.resting(FROM):
-        origin = branch.read(FROM)  # once more: it may have been trained meanwhile
-        branch.check(FROM, origin, about["constants"], about["begun_with"])
-        about["changes"] = branch.changes(FROM, origin, about["constants"], FREE)
-        write_json(folder / runs.CONSTANTS, about)
-        print(branch.describe(about["changes"][-1]), flush=True)
-        branch.copy(FROM, folder, origin["checkpoint"])
 
 
 def batch_size():
