@@ -151,9 +151,11 @@ def test_which_weights_were_loaded_and_their_score_are_told(here, generator):
     progress = first()
     keep(generator, progress, 1, 0.1)
     keep(generator, progress, 2, 0.25)
-    for which, epochs, told in (("best", 1, "0.10000"), ("last", 2, "0.25000")):
+    for which, told in (
+        ("best", "for 1 epoch (MMD: 0.10000)"),
+        ("last", "for 2 epochs (MMD: 0.25000)"),
+    ):
         _, about = runs.load_generator("runs/a", which)
-        assert about["epochs"] == epochs
-        assert f"for {epochs} epochs (MMD: {told})" in runs.describe("runs/a", about)
+        assert told in runs.describe("runs/a", about)
     with pytest.raises(SystemExit, match="No last generator in runs/none yet"):
         runs.load_generator("runs/none", "last")
