@@ -16,10 +16,11 @@ with quiet_stderr():
         import keras
         from keras import layers, ops
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"{error.name} is not installed. What Keras runs on is KERAS_BACKEND's "
-            "choice; for its default: pip install -r requirements.txt"
-        ) from error
+        chosen = os.environ.get("KERAS_BACKEND", "tensorflow")
+        mend = "pip install -r requirements.txt"
+        if error.name == chosen != "tensorflow":  # it comes with no requirements
+            mend = f"pip install {chosen}; or, for TensorFlow, unset KERAS_BACKEND"
+        raise UserError(f"{error.name} is not installed: {mend}") from error
     except Exception as error:  # a backend that is not known, or finds no device
         chosen = os.environ.get("KERAS_BACKEND", "tensorflow")
         line = " ".join(str(error).split())[:300]

@@ -15,7 +15,10 @@ from script import DAMAGE, UserError, replace, write_json, write_whole
 
 # What the weights, their optimizers and the rows of the log depend on
 STAYS = ("NETWORK", "IMAGE_SIZE", "WIDTH", "D_NORM", "SEED", "SCORE_SAMPLES")
-BEGUN_WITH = ("backend", "batch_size", "count", "checksum", "score")
+BEGUN_WITH = ("backend", "batch_size", "count", "checksum")
+
+# Columns of the log, one of which a run may have
+SCORES = ("kid", "mmd")
 
 
 def read(origin):
@@ -25,6 +28,11 @@ def read(origin):
     Raises UserError if there is none, if it is damaged, or something trains there.
     """
     if not Path(origin, runs.CONSTANTS).is_file():
+        if Path(origin, runs.ABOUT).is_file():
+            raise UserError(
+                f"FROM = {origin!r}: it has a generator alone, and no checkpoint to go "
+                "on from. A run folder has: python train.py --from runs/NAME"
+            )
         raise UserError(
             f"FROM = {origin!r}: there is no run. Train one: python train.py --run "
             f"{origin}"
@@ -35,7 +43,10 @@ def read(origin):
             progress = _progress_of(checkpoint)
             if not progress["iteration"]:  # a row of the log has one recipe
                 return {**about, "checkpoint": checkpoint, "progress": progress}
-    raise UserError(f"FROM = {origin!r}: it has no checkpoint of an epoch's end.")
+    raise UserError(
+        f"FROM = {origin!r}: it has no checkpoint of an epoch's end. Continue it until "
+        f"one ends: python train.py --run {origin}"
+    )
 
 
 def _progress_of(checkpoint):
@@ -82,27 +93,34 @@ def begin(origin, folder, about, free):
     with runs.resting(origin):
         found = read(origin)
         check(origin, found, about["constants"], about["begun_with"])
-        told = changes(origin, found, about["constants"], free)
+        told = changes(origin, found, about, free)
         write_json(Path(folder, runs.CONSTANTS), {**about, "changes": told})
         print(describe(told[-1]), flush=True)
-        copy(origin, folder, found["checkpoint"])
+        progress, score = found["progress"], about["begun_with"]["score"]
+        if "SCORE" in told[-1]["constants"]:
+            progress = rescored(progress, score)
+        copy(origin, folder, found["checkpoint"], progress, told)
 
 
-def changes(origin, about, constants, free):
+def changes(origin, found, about, free):
     """Return the list of all changes of recipe up to now, for constants.json.
 
     Each is {"from", "epochs", "iterations", "constants": {name: [old, new]}}, without
-    those constants that are `free` to change in any run, and FROM.
+    those constants that are `free` to change in any run, and FROM; SCORE stands for
+    what "auto" came to. found: read()'s; about: what constants.json will say.
     """
-    old, progress = about["constants"], about["progress"]
+    old, progress = found["constants"], found["progress"]
     changed = {
         name: [old.get(name), value]
-        for name, value in constants.items()
+        for name, value in about["constants"].items()
         if name not in (*free, "FROM", "BATCH_SIZE") and old.get(name) != value
     }
+    score = [each["begun_with"].get("score") for each in (found, about)]
+    if score[0] != score[1]:
+        changed["SCORE"] = score
     change = {"from": origin, "epochs": progress["epoch"] - 1}
     change |= {"iterations": progress["iterations"], "constants": changed}
-    return [*about["changes"], change]
+    return [*found["changes"], change]
 
 
 def describe(change):
@@ -117,22 +135,47 @@ def describe(change):
     )
 
 
-def copy(origin, folder, checkpoint):
-    """Copy a run's state at a checkpoint into a run folder; the checkpoint last."""
+def rescored(progress, score):
+    """Return the progress of a run that goes on with another score, or with "none".
+
+    Scores of one kind say nothing of those of another, so none is the best any more.
+    """
+    rows = []
+    for row in progress["rows"]:
+        rows.append({})
+        for name, value in row.items():
+            if name not in SCORES:
+                rows[-1][name] = value
+            if name == "diversity" and score in SCORES:
+                rows[-1][score] = None
+    return {**progress, "rows": rows, "best": None}
+
+
+def copy(origin, folder, checkpoint, progress, changes):
+    """Copy a run's state at a checkpoint into a run folder; the checkpoint last.
+
+    progress: the checkpoint's, or what goes in its place; where it has no best
+    generator the last one stands for it.
+    """
     origin, folder = Path(origin), Path(folder)
     part = folder / f"part-{checkpoint.name}"
     shutil.rmtree(part, ignore_errors=True)
     for file in checkpoint.iterdir():
         _copy_file(file, part / file.name)
-    names = [f"{name}.{end}" for name in runs.NAMES.values() for end in runs.ENDS]
-    files = [origin / name for name in ("log.csv", "losses.png", *names)]
-    for file in files + sorted(origin.glob("samples/epoch-*.png")):
-        if file.is_file():
-            _copy_file(file, folder / file.relative_to(origin))
+    checkpoints.write_progress(part, progress)
+    last, best = runs.NAMES["last"], runs.NAMES["best" if progress["best"] else "last"]
+    for name, kept in {runs.NAMES["best"]: best, last: last}.items():
+        for end in runs.ENDS:
+            _copy_file(origin / f"{kept}.{end}", folder / f"{name}.{end}")
+    for sheet in sorted(origin.glob("samples/epoch-*.png")):
+        _copy_file(sheet, folder / sheet.relative_to(origin))
+    runs.save_log(folder, progress["rows"], changes)
     replace(part, folder / checkpoint.name)
 
 
 def _copy_file(old, new):
+    if not old.is_file():  # a generator or a sheet that somebody has taken away
+        return
     try:
         source = open(old, "rb")  # noqa: SIM115 (the block below closes it)
     except OSError as error:

@@ -16,8 +16,9 @@ def save(run, gan, progress, keep):
     """Save all that a resumed run needs as a folder `checkpoint-<iterations>`.
 
     `progress` is a JSON-able dict with at least "iterations". The newest `keep`
-    checkpoints stay. Raises UserError if the disk refuses, FloatingPointError, and
-    saves nothing, if a weight is not finite.
+    checkpoints stay, and the newest of an epoch's end, from which another run may go
+    on (branch.py). Raises UserError if the disk refuses, FloatingPointError, and saves
+    nothing, if a weight is not finite.
     """
     folder = Path(run) / f"checkpoint-{progress['iterations']:06d}"
     part = folder.with_name(f"part-{folder.name}")
@@ -27,11 +28,10 @@ def save(run, gan, progress, keep):
         part.mkdir(parents=True)
         with write_whole(part / "weights.npz") as path, open(path, "wb") as file:
             np.savez(file, **arrays)
-        written = {"progress": progress, "checksum": _checksum(part, progress)}
-        write_json(part / "progress.json", written)
+        write_progress(part, progress)
         _remove(folder)
         replace(part, folder)
-        for old in folders(run)[:-keep]:
+        for old in condemned(run, keep):
             _remove(old)
     except OSError as error:
         megabytes = sum(array.nbytes for array in arrays.values()) / 1e6
@@ -41,11 +41,32 @@ def save(run, gan, progress, keep):
         ) from error
 
 
+def write_progress(folder, progress):
+    """Write progress.json beside the weights of a checkpoint's folder."""
+    written = {"progress": progress, "checksum": _checksum(folder, progress)}
+    write_json(folder / "progress.json", written)
+
+
+def condemned(run, keep):
+    """Return the folders of the checkpoints that need not stay; save() tells which."""
+    old = folders(run)[:-keep]
+    ends = [folder for folder in folders(run) if _ends_epoch(folder)]
+    return [folder for folder in old if folder not in ends[-1:]]
+
+
+def _ends_epoch(folder):
+    try:
+        written = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+        return not written["progress"]["iteration"]
+    except DAMAGE:
+        return False
+
+
 def check_room(run, gan, keep):
     """Raise UserError where the disk has no room for the checkpoints that will stay."""
     size = sum(4 * math.prod(array.shape) for array in _variables(gan).values())
     # While one is written, the oldest is there still; generators take less than one
-    needed = size * max(2, keep + 2 - len(folders(run)))
+    needed = size * max(2, keep + 3 - len(folders(run)))
     free = shutil.disk_usage(run).free
     if free < needed:
         raise UserError(

@@ -73,6 +73,8 @@ class Real(NamedTuple):
 
 def main(argv=None):
     options(sys.modules[__name__], argv)
+    if 0 < REAL < SHOWN:
+        raise UserError(f"REAL = {REAL}: at least {SHOWN}, or 0 for all.")
     folder = runs.choose(RUN)
     with quiet_stderr():  # the backend wakes up here, and tells all about it
         generator, about = runs.load_generator(folder, WHICH)
@@ -86,7 +88,7 @@ def main(argv=None):
     protocol = protocol_of(folder, about, real, network)
     print(table(found, protocol))
     save_metrics(folder, found, protocol)
-    save_nearest(folder, fake[:SHOWN], real.faces)
+    save_nearest(folder, fake[:SHOWN], real)
     if refusal:
         raise UserError(f"No FID, no KID. {refusal}")
 
@@ -100,7 +102,7 @@ def open_real(folder, about):
         raise UserError(
             f"{folder} was trained on {what}, not to be found here. Say where they "
             "are, or what else to compare with (celeba is fetched): "
-            "python evaluate.py --data FOLDER"
+            f"python evaluate.py --run {folder} --data FOLDER"
         )
     prepared = preprocess.prepare(data, size, 0 if DATA else known["count"])
     if prepared.count < SHOWN:
@@ -147,7 +149,9 @@ def pick(faces, count, purpose):
 
 
 def score_features(network, real, fake):
-    """Return {name: score} of what is seen through the network."""
+    """Return {name: score} of what is seen through the network, and "counts": of the
+    faces that FID compares, and how many of each ("pairs") the others do.
+    """
     real_features = features_of_real(network, real)
     fake_features = features(network, fake, "Fakes through Inception")
     print("Comparing them.", flush=True)
@@ -155,7 +159,9 @@ def score_features(network, real, fake):
     pair = [pick(each, fewer, PAIRS) for each in (real_features, fake_features)]
     kid, error = scores.kid(*pair)
     precision, recall = scores.precision_recall(*pair)
+    counts = {"real": len(real_features), "fake": len(fake_features), "pairs": fewer}
     return {
+        "counts": counts,
         "fid": scores.fid(real_features, fake_features),
         **{"kid": kid, "kid_standard_error": error},
         **{"precision": precision, "recall": recall},
@@ -241,7 +247,7 @@ def protocol_of(folder, about, real, network):
         "epochs": f"{about['epochs']}",
         "fake": f"{SAMPLES:,}, seed {SEED}",
         "real": f"{count:,} of {all_:,} of {name}{drawn}, sha256 {real.checksum[:8]}",
-        "split": own.get(real.is_own, "NOT the pictures that it was trained on"),
+        "split": own.get(real.is_own, "not just the pictures that it was trained on"),
         "crop": made["crop"],
         "filter": f"{made['filter']}, to {about['image_size']} x {about['image_size']}",
         "network": seen or "none",
@@ -251,13 +257,14 @@ def protocol_of(folder, about, real, network):
 
 def table(found, protocol):
     """Return the scores and what they depend on, as lines of text."""
-    pairs = "as many real as fake"
     rows = [("MMD", f"{found['mmd']:.5f}", f"pixels, {MMD_FACES:,} of each at most")]
     if "fid" in found:
-        few = ", too few: biased upwards" if SAMPLES < 10000 else ""
+        real, fake, pairs = (f"{count:,}" for count in found["counts"].values())
+        few = ", too few: biased upwards" if found["counts"]["pairs"] < 10000 else ""
+        pairs = f"{pairs} of each"
         kid = f"{found['kid']:.5f} +- {found['kid_standard_error']:.5f}"
         rows += [
-            ("FID", f"{found['fid']:.2f}", f"{SAMPLES:,} fakes{few}"),
+            ("FID", f"{found['fid']:.2f}", f"{fake} fakes, {real} real{few}"),
             ("KID", kid, f"{pairs}, all pairs, with its standard error"),
             ("precision", f"{found['precision']:.3f}", f"{pairs}, k = 3"),
             ("recall", f"{found['recall']:.3f}", f"{pairs}, k = 3"),
@@ -278,12 +285,13 @@ def save_metrics(folder, found, protocol):
         print(f"The same is in {folder / 'metrics.json'}.")
 
 
-def save_nearest(folder, fake, faces):
+def save_nearest(folder, fake, real):
     """Write nearest.png: fakes above, below each the real face nearest to it.
 
     Real faces belong to others. They may lie in a run folder, not among the suite's
     weights.
     """
+    faces, drawn = real.faces, real.prepared.name == "cartoons"
     random = np.random.default_rng((SEED, CHOICE))
     own = np.sort(random.choice(len(faces), SHOWN, replace=False))
     found, differ = nearest(fake, faces)
@@ -301,7 +309,8 @@ def save_nearest(folder, fake, faces):
     print(
         f"{path} shows {SHOWN} fakes above the nearest real faces, by pixels, mirrored "
         f"or not.\nThey differ by {differ:.0f} of 255; real ones from their nearest by "
-        f"{usual:.0f} (root mean square, median of {SHOWN}). Do not pass it on."
+        f"{usual:.0f} (root mean square, median of {SHOWN})."
+        + ("" if drawn else " Do not pass it on.")
     )
 
 

@@ -77,16 +77,26 @@ def metrics(kind):
     return {"real": [share_called_real], "fake": [share_called_fake]}
 
 
+def share_of(kind):
+    """Return D's loss as a share of its paper's.
+
+    It is the mean of what real and fake cost. Cross-entropy and hinge are told as the
+    sum; least squares with a half before either, and a relativistic pair costs once.
+    """
+    return {"cross-entropy": 0.5, "hinge": 0.5}.get(kind, 1.0)
+
+
 class R1(layers.Layer):
     """Pass real faces through, and add gamma / 2 |gradient of D there|^2 to the loss.
 
     Mescheder et al. 2018 (arXiv 1801.04406, equation 9): exact, the mean over the real
-    faces as D sees them. `logit` is the model from faces to D's logits.
+    faces as D sees them. `logit` is the model from faces to D's logits; `share` is what
+    share_of says of the rest of D's loss.
     """
 
-    def __init__(self, logit, gamma, **options):
+    def __init__(self, logit, gamma, share=1.0, **options):
         super().__init__(dtype="float32", **options)
-        self.logit, self.gamma = logit, gamma
+        self.logit, self.gamma = logit, gamma * share
 
     def call(self, faces):
         gradient = gradients(lambda x: self.logit(x, training=False), faces)

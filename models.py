@@ -14,7 +14,7 @@ import numpy as np
 
 from augment import NUMBERS, Augment
 from backend import keras, layers, ops
-from losses import R1, d_loss, g_loss, metrics, paired
+from losses import R1, d_loss, g_loss, metrics, paired, share_of
 from script import UserError
 from spectral import SpectralConv2D, SpectralDense
 
@@ -210,7 +210,7 @@ def build_judge(discriminator, recipe=PLAIN):
         for k, name in enumerate(faces):
             faces[name] = Augment(recipe.augment)(faces[name], inputs["chance"][:, k])
     if recipe.r1:
-        faces["real"] = R1(logit, recipe.r1)(faces["real"])
+        faces["real"] = R1(logit, recipe.r1, share_of(recipe.loss))(faces["real"])
     outputs = {name: logit(faces[name]) for name in faces}
     if recipe.loss == "relativistic":
         outputs = paired(outputs)

@@ -93,7 +93,10 @@ def load_generator(run, which="best"):
     weights, path = _files(run, which)
     if not path.is_file():
         last = "last " if which == "last" else ""
-        raise UserError(f"No {last}generator in {run} yet. Train one: python train.py")
+        where = "" if Path(run) == Path(__file__).parent / SHIPPED else f" --run {run}"
+        raise UserError(
+            f"No {last}generator in {run} yet. Train one: python train.py{where}"
+        )
     if weights.is_file() and not os.access(weights, os.R_OK):
         raise UserError(f"Cannot read {weights}: you have no permission.")
     for wait in (0, 0.1, 0.5, 2.0):  # while a run renames and renames again
@@ -401,14 +404,38 @@ def read_constants(run):
         ) from None
 
 
+def check_new(run, changes, origin):
+    """Raise UserError if a run would begin anew over generators of more than an epoch.
+
+    Their checkpoints were deleted, or have not come yet: copying from another run was
+    broken off, and may be repeated from that `origin`. changes: as read_constants has.
+    """
+    epochs = max(map(_epochs_of, (_files(run, which)[1] for which in NAMES)))
+    copied = changes[-1]["epochs"] if changes else 0
+    if epochs > max(1, copied if origin else 0):
+        last = changes[-1]["from"] if epochs <= copied else ""
+        raise UserError(
+            f"{run} has a generator of {in_words(epochs)} and no checkpoint to go on "
+            f"from. To begin anew: --run NAME"
+            + (f", to copy {last} again: --from {last}" if last else "")
+        )
+
+
+def _epochs_of(path):
+    try:
+        return _read_about(path)["epochs"]
+    except UserError:
+        return 0
+
+
 def save_sheet(run, epoch, faces):
     """Write samples/epoch-001.png: faces (n, S, S, 3) uint8, ten a row."""
     with write_whole(Path(run) / "samples" / f"epoch-{epoch:03d}.png") as part:
         grid(faces, columns=10, scale=max(1, round(84 / faces.shape[1]))).save(part)
 
 
-def save_log(run, rows):
-    """Write log.csv, a row per epoch, and losses.png."""
+def save_log(run, rows, changes=()):
+    """Write log.csv, a row per epoch, and losses.png. changes: as draw_losses takes."""
     with (
         write_whole(Path(run) / "log.csv") as part,
         open(part, "w", newline="", encoding="utf-8") as file,
@@ -417,12 +444,15 @@ def save_log(run, rows):
         writer.writeheader()
         writer.writerows(rows)
     with write_whole(Path(run) / "losses.png") as part:
-        draw_losses(rows).savefig(part, dpi=110)
+        draw_losses(rows, changes).savefig(part, dpi=110)
 
 
-def draw_losses(rows):
+def draw_losses(rows, changes=(), shown=None):
     """Draw the losses, D's accuracy, the samples' diversity and the scores over the
     epochs. Dashed lines are epochs with an alarm.
+
+    changes: of the recipe, as branch.changes tells them, grey lines; shown: the epoch
+    of the generator that is meant, if it is to be marked.
     """
     from matplotlib.figure import Figure  # takes a second that other scripts save
     from matplotlib.ticker import MaxNLocator
@@ -435,20 +465,27 @@ def draw_losses(rows):
     style = {"marker": "o", "markersize": 3}
     losses.plot(epochs, [row["d_loss"] for row in rows], **style, label="discriminator")
     losses.plot(epochs, [row["g_loss"] for row in rows], **style, label="generator")
-    losses.axhline(np.log(2), color="0.6", linestyle=":", label="D cannot tell (ln 2)")
-    losses.set(title="Losses, mean of each epoch", ylabel="loss", ylim=(0, None))
+    lowest = min(row[name] for row in rows for name in ("d_loss", "g_loss"))
+    if lowest >= 0:  # else it is hinge, by which the generator's loss is -D
+        losses.axhline(np.log(2), color="0.6", linestyle=":", label="ln 2")
+        losses.set(ylim=(0, None))
+    losses.set(title="Losses, mean of each epoch", ylabel="loss")
     for name, label in {
         "real_accuracy": "D right on real faces",
         "fake_accuracy": "D right on fake faces",
         "diversity": "samples' diversity, against real faces'",
     }.items():
-        shares.plot(epochs, [row[name] for row in rows], **style, label=label)
+        # Dashed: of relativistic pairs both of D's shares are one number
+        line = "--" if name == "fake_accuracy" else "-"
+        shares.plot(epochs, [row[name] for row in rows], line, **style, label=label)
     highest = max(1, *(row["diversity"] for row in rows))
     shares.set(ylabel="share", ylim=(0, highest * 1.05))
     for axes in more:
         _draw_scores(axes, rows, scored, style)
     for axes in all_axes:
-        _mark_alarms(axes, rows)
+        _mark(axes, _alarmed(rows), "alarm", color="C3", linestyle="--")
+        _mark(axes, _changed(rows, changes), "another recipe", color="0.5")
+        _mark(axes, [shown] if shown else [], "this generator", color="C2")
         axes.grid(alpha=0.3)
         axes.legend(loc="best", frameon=False)
     all_axes[-1].set(xlabel="epoch")
@@ -471,12 +508,20 @@ def _draw_scores(axes, rows, name, style):
         axes.set(yscale="log")
 
 
-def _mark_alarms(axes, rows):
-    for row in rows:
-        if row.get("alarm"):
-            axes.axvline(row["epoch"], color="C3", linestyle="--", linewidth=1)
-    if any(row.get("alarm") for row in rows):
-        axes.plot([], [], color="C3", linestyle="--", linewidth=1, label="alarm")
+def _alarmed(rows):
+    return [row["epoch"] for row in rows if row.get("alarm")]
+
+
+def _changed(rows, changes):
+    """Return where between two epochs the recipe changed: at their border, n.5."""
+    places = [change["epochs"] + 0.5 for change in changes]
+    return [place for place in places if place < rows[-1]["epoch"]]
+
+
+def _mark(axes, places, label, **style):
+    """Draw vertical lines; only the first is named, for the legend."""
+    for number, place in enumerate(places):
+        axes.axvline(place, **style, linewidth=1, label="" if number else label)
 
 
 def versions():

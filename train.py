@@ -55,9 +55,9 @@ EPOCHS = 25  # [1..1000000] passes over the pictures
 BATCH_SIZE = 0  # [0..65536] real faces an iteration, and as many fakes; 0: by the size
 
 # How fast to learn
-G_LEARNING_RATE = 2e-4  # (0..1] the DCGAN paper's
-D_LEARNING_RATE = 2e-4  # (0..1] the DCGAN paper's; the ratio of the two matters
-BETA_1 = 0.5  # [0..1) Adam's default of 0.9 makes training oscillate
+G_LEARNING_RATE = 2e-4  # (0..1] the generator's; this is the DCGAN paper's
+D_LEARNING_RATE = 2e-4  # (0..1] the discriminator's; the ratio of the two matters
+BETA_1 = 0.5  # [0..1) of Adam, whose own default of 0.9 makes training oscillate
 LEARNING_RATE_HOLD = 0.0  # [0..] epochs before the rates begin to fall, if they do
 LEARNING_RATE_HALF_LIFE = 0.0  # [0..] epochs in which both rates halve; 0: they stay
 AVERAGE_DECAY = 0.999  # [0..1) what is saved averages about 1 / (1 - this) iterations
@@ -70,7 +70,9 @@ LABEL_SMOOTHING = 0.0  # [0..0.5] D's label for real faces is 1 minus this
 LABEL_FLIPPING = 0.0  # [0..0.5] share of D's labels that are swapped, real for fake
 
 # How to compute
-STEPS_PER_CALL = 0  # [0..9999] iterations in a call of the device; 0: 32 on a GPU or 4
+STEPS_PER_CALL = (
+    0  # [0..9999] iterations in a call of the device; 0: 32 on a GPU, else 4
+)
 PRECISION = "auto"  # {auto, float32, bfloat16} auto: bfloat16 on GPUs made for it
 DEVICES = "all"  # {all, one} several GPUs need KERAS_BACKEND=jax
 
@@ -85,7 +87,7 @@ KEEP_CHECKPOINTS = 2  # [1..1000000] newest checkpoints that stay in the run fol
 # How it is watched
 SCORE = "auto"  # {auto, kid, mmd, none} auto: KID on a GPU with Inception, else MMD
 SCORE_EVERY = 1  # [1..9999] epochs; the generator with the best score is kept
-SCORE_SAMPLES = 2000  # [2..99999] of each, or a tenth of the pictures if fewer
+SCORE_SAMPLES = 2000  # [2..99999] of each; of few pictures a tenth, or 200
 STOP_ON_COLLAPSE = False  # end the run at an alarm, and keep the best generator
 
 # Constants that may change when a run is continued: they change its rounding at most
@@ -115,10 +117,14 @@ class Training(NamedTuple):
     reference: float  # the diversity of the real faces
     scoring: watch.Scoring | None = None
     changes: tuple = ()  # of its recipe so far, as branch.changes tells them
+    checksum: str = ""  # of the pixels of all faces
 
 
 def main(argv=None):
-    constants = options(sys.modules[__name__], argv)
+    global FROM
+    options(sys.modules[__name__], argv)
+    FROM = str(Path(FROM)) if FROM else ""  # runs/a/ is runs/a
+    constants = current(sys.modules[__name__])
     models.check_size(NETWORK, IMAGE_SIZE)
     losses.check(LOSS, D_NORM, R1, LABEL_SMOOTHING, LABEL_FLIPPING)
     augment.kinds_of(AUGMENT)
@@ -142,7 +148,7 @@ def main(argv=None):
             "batch_size": batch_size(),
             "count": pictures.count,
             "checksum": checksum_of(pictures),
-            "score": ours.share(watch.choose(SCORE, before or origin)),
+            "score": ours.share(watch.choose(SCORE, before or origin, ours.is_first)),
         }
         alike = {name: constants[name] for name in constants if name not in OWN}
         devices.agree(ours, {**alike, **begun_with})
@@ -166,8 +172,7 @@ def main(argv=None):
                 checkpoints.check_room(folder, gan, KEEP_CHECKPOINTS)
             progress = continued(gan, folder, ours) or first()
             changes = runs.read_constants(folder)["changes"] if ours.is_first else ()
-            score = begun_with["score"]
-            train(gan, ours, pictures, folder, progress, score, changes)
+            train(gan, ours, pictures, folder, progress, begun_with, changes)
 
 
 def begun_before(folder, constants):
@@ -177,7 +182,8 @@ def begun_before(folder, constants):
     """
     runs.check_writable(folder)
     before = runs.read_constants(folder)
-    if not checkpoints.folders(folder):
+    if before and not checkpoints.folders(folder):
+        runs.check_new(folder, before["changes"], FROM)
         before = None  # nothing is lost if it begins anew, with other constants maybe
     fixed = {name: constants[name] for name in constants if name not in FREE}
     if not FROM:  # it has been gone on from, and is not needed any more
@@ -242,14 +248,15 @@ def describe(gan, pictures, folder, begun_with):
         f"Pictures  {count:,} of {pictures.name}, {size}, in {pictures.path}",
         f"Networks  {NETWORK}: generator {g:,} parameters, discriminator {d:,}, "
         f"{begun_with['precision']}",
-        f"Training  {EPOCHS} epochs of {iterations:,} iterations of {batch_size()}",
+        f"Training  {runs.in_words(EPOCHS)} of {iterations:,} iterations of "
+        f"{batch_size()}",
         f"Scoring   {watch.describe(begun_with['score'], SCORE_SAMPLES, count)}",
         f"Run       {folder}",
     )
     print(*lines, sep="\n", flush=True)
 
 
-def train(gan, ours, pictures, folder, progress, score="none", changes=()):  # noqa: PLR0913
+def train(gan, ours, pictures, folder, progress, begun_with, changes):  # noqa: PLR0913
     """Run the epochs that `progress` leaves to do; Ctrl-C saves and exits with 130."""
     if progress["epoch"] > EPOCHS:
         done = progress["epoch"] - 1
@@ -265,11 +272,13 @@ def train(gan, ours, pictures, folder, progress, score="none", changes=()):  # n
     reference = diversity(some_of(faces))
     call = call_of(gan, ours)
     seeds = (SEED, SCORE_NOISE), (SEED, SCORE_REAL)
-    scoring = watch.begin(score, faces, SCORE_SAMPLES, seeds, ours.is_first)
-    training = Training(
-        gan, call, ours, pictures, faces, folder, reference, scoring, changes
-    )
+    score, checksum = begun_with["score"], begun_with["checksum"]
     try:
+        scoring = watch.begin(score, faces, SCORE_SAMPLES, seeds, ours.is_first)
+        training = Training(
+            *(gan, call, ours, pictures, faces, folder, reference, scoring, changes),
+            checksum,
+        )
         with Stopping() as stopping:
             while progress["epoch"] <= EPOCHS:
                 train_epoch(training, progress, stopping)
@@ -494,7 +503,7 @@ def finish_epoch(training, progress):
     folder, about = training.folder, about_generator(training, progress)
     check_there(folder)
     runs.save_sheet(folder, epoch, sheet)
-    runs.save_log(folder, progress["rows"])
+    runs.save_log(folder, progress["rows"], training.changes)
     found = next(iter(score.values()), None)
     watch.keep(folder, training.gan.average, about, progress, found)
     save_checkpoint(training, progress)
@@ -537,7 +546,7 @@ def about_generator(training, progress):
     """Return what generator.json says of the generator of this epoch."""
     epochs, row, scoring = progress["epoch"] - 1, progress["rows"][-1], training.scoring
     pictures = training.pictures
-    facts = ("source", "crop", "filter", "checksum")
+    facts = ("source", "crop", "filter")
     return {
         "network": NETWORK,
         "image_size": IMAGE_SIZE,
@@ -546,7 +555,8 @@ def about_generator(training, progress):
         "backend": models.keras.backend.backend(),
         "averaged": True,
         "data": {"name": pictures.name, "count": pictures.count}
-        | {fact: pictures.about[fact] for fact in facts},
+        | {fact: pictures.about[fact] for fact in facts}
+        | {"checksum": training.checksum},
         "epochs": epochs,
         "iterations": progress["iterations"],
         "pictures_shown": progress["iterations"] * batch_size(),

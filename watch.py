@@ -4,7 +4,6 @@ Always the same noise is drawn from, and compared with the same real faces, so t
 scores of a run differ by its generators alone.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ import models
 import runs
 import scores
 from device import has_gpu
+from script import UserError
 
 # Samples of a small set of pictures: a tenth as many, that an epoch's score takes a
 # small part of its time, and at least these
@@ -36,19 +36,28 @@ class Scoring(NamedTuple):
     network: inception.Network | None = None
 
 
-def choose(wanted, before=None):
+def choose(wanted, before=None, is_first=True):
     """Return "kid", "mmd" or "none".
 
     "auto" is what a run to be continued had, if constants.json, `before`, says so. In a
-    new one it is KID on a GPU if Inception's weights are in data/, else MMD: without a
-    GPU Inception takes 40 ms a face.
+    new one it is KID on a GPU, for which the first process fetches Inception's weights;
+    MMD where they are not to be had or there is no GPU: 40 ms a face they take there.
     """
     if wanted != "auto":
         return wanted
     if before and "score" in before["begun_with"]:
         return before["begun_with"]["score"]
-    there = any(Path(inception.FOLDER, file.name).is_file() for file in inception.FILES)
-    return "kid" if there and has_gpu() else "mmd"
+    return "kid" if is_first and has_gpu() and _is_to_be_had() else "mmd"
+
+
+def _is_to_be_had():
+    """Fetch Inception's weights if need be; tell whether they are there, or why not."""
+    try:
+        inception.find()
+    except UserError as error:
+        print(f"Scoring by MMD, for Inception is not to be had. {error}", flush=True)
+        return False
+    return True
 
 
 def count_of(samples, pictures):

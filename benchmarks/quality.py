@@ -82,7 +82,7 @@ KNOWN = {
     "translation": Recipe({"augment": "translation"}),
     "DiffAugment": Recipe({"augment": "colour,translation,cutout"}),
     "spectral": Recipe({"d-norm": "spectral"}),
-    "no norm, R1 .05": Recipe({"d-norm": "none", "r1": 0.05}),
+    "no norm, R1 .1": Recipe({"d-norm": "none", "r1": 0.1}),
     "width 1.5": Recipe({"width": 1.5}),
     "batch 32, half-life 2": Recipe({**BATCH_32, "learning-rate-half-life": 2}),
     "batch 32, rates 4e-4": Recipe({**BATCH_32, **_rates(4e-4, 4e-4)}),
@@ -166,8 +166,19 @@ def train_run(recipe, seed, folder):
     command = [sys.executable, str(SUITE / "train.py")]
     command += [f"--{name}={value}" for name, value in given.items()]
     print(f"Training {folder}", flush=True)
-    if subprocess.run(command).returncode:
+    if ended(subprocess.Popen(command)):
         raise UserError(f"The training of {folder} failed, or was stopped: see above.")
+
+
+def ended(process):
+    """Wait for a process and return its exit code. After Ctrl-C, which it has heard as
+    well, it saves what it did, before this one ends.
+    """
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
 
 
 def score(recipe, folder, network, real):

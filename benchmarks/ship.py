@@ -39,12 +39,13 @@ def main(argv=None):
     folder = runs.choose(RUN)
     generator, about = runs.load_generator(folder, WHICH)
     out = Path(OUT) if OUT else evaluate.WEIGHTS / folder.name
-    about = told(about, out)
+    about = told(about)
     runs.save_generator(out, generator, about)
     if HALF:
         halve(out / runs.GENERATOR)
-        about["sha256"] = sha256(out / runs.GENERATOR)
-        write_json(out / runs.ABOUT, about)
+    about["sha256"] = sha256(out / runs.GENERATOR)
+    about |= scored(out, about["sha256"])
+    write_json(out / runs.ABOUT, about)
     generate.main(["--run", str(out), "--out", str(out / "faces.png")])
     sheets = sorted((folder / "samples").glob("epoch-*.png"))
     if not sheets:
@@ -57,11 +58,11 @@ def main(argv=None):
     print(f"{out} is ready: {size_of(out) / 2**20:.1f} MB.")
 
 
-def told(about, out):
-    """Return what the JSON of a generator will say, with the score of evaluate.py.
+def told(about):
+    """Return what the JSON of a generator will say, but for its score.
 
-    about: what it says in the run; out: the folder, where metrics.json may lie. Of
-    folders of this machine the names stay, and EPOCHS is how long it was trained.
+    about: what it says in the run. Of folders of this machine the names stay, and
+    EPOCHS is how long it was trained.
     """
     about = {name: value for name, value in about.items() if name != "sha256"}
     about["score"] = about["scored_by"] = None
@@ -69,16 +70,22 @@ def told(about, out):
     about["constants"] = named(about.get("constants", {}), "DATA", "RUN", "FROM")
     about["constants"]["EPOCHS"] = about["epochs"]
     about["changes"] = [named(each, "from") for each in about.get("changes", [])]
-    path = out / "metrics.json"
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        protocol = found["protocol"]
-        about["score"] = found["kid"]
-        fakes, real = protocol["fake"].split(", seed")[0], protocol["real"].split()[0]
-        about["scored_by"] = (
-            f"KID, {inception.NAME}, {fakes} samples against {real} real faces"
-        )
     return about
+
+
+def scored(out, checksum):
+    """Return {"score", "scored_by"} if metrics.json in `out` is of just these weights
+    and has a KID; else {}, and say what to do.
+    """
+    path = out / "metrics.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    ours = found and found["protocol"]["generator"].endswith(checksum[:8])
+    if not ours or "kid" not in found:
+        print(f"No score yet: python evaluate.py --run {out}, and ship once more.")
+        return {}
+    count = f"{found['counts']['pairs']:,}"
+    how = f"KID, {inception.NAME}, {count} samples against {count} real faces"
+    return {"score": found["kid"], "scored_by": how}
 
 
 def named(about, *keys):

@@ -85,6 +85,7 @@ def test_another_recipe_goes_on_in_a_folder_of_its_own(origin, capsys):
     after = contents("runs/new")
     for name in ("samples/epoch-001.png", "samples/epoch-002.png"):
         assert after[name] == before[name]
+    assert runs.load_generator("runs/new", "last")[1]["epochs"] == 3
     train.main(["--from", "", "--run", "runs/tiny", "--epochs", "3", *PLAIN])
     ours, theirs = final("runs/new"), final()
     assert any((ours[name] != theirs[name]).any() for name in ours)
@@ -130,8 +131,40 @@ def test_the_best_generator_so_far_comes_along(origin):
     )
 
 
+def test_another_score_begins_its_own_search_for_the_best(origin):
+    go_on("--score", "none")
+    assert "mmd" not in log_of("runs/new")[0]
+    assert told("new")["changes"][0]["constants"] == {"SCORE": ["mmd", "none"]}
+    assert told("new", runs.ABOUT)["epochs"] == 3
+    assert told("new", "generator-last.json")["epochs"] == 3
+    go_on("--from", "runs/new", "--score", "mmd", run="runs/newer", epochs=5)
+    rows = log_of("runs/newer")
+    assert [bool(row["mmd"]) for row in rows] == [False, False, False, True, True]
+    assert list(rows[0]) == list(log_of()[0])
+    best = min(rows[3:], key=lambda row: float(row["mmd"]))
+    assert told("newer", runs.ABOUT)["epochs"] == int(best["epoch"])
+    assert told("newer", runs.ABOUT)["score"] == float(best["mmd"])
+
+
+def test_until_another_score_is_there_the_last_is_drawn(origin, monkeypatch):
+    worse = {"epoch": 1, "score": 0.0}
+    newest = checkpoints.folders(origin)[-1]
+    progress = {**checkpoints.read_progress(newest), "best": worse}
+    checkpoints.write_progress(newest, progress)
+    for end in runs.ENDS:
+        (origin / f"generator.{end}").write_bytes(b"of epoch 1")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "train_epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        go_on("--score", "none")
+    assert told("new", runs.ABOUT) == told("tiny", "generator-last.json")
+
+
 def test_the_same_command_continues_it(origin, capsys):
-    go_on("--loss", "hinge")
+    go_on("--loss", "hinge", "--from", "runs/tiny/")
     shutil.rmtree(origin)  # it is not needed any more
     go_on("--loss", "hinge", epochs=4)
     assert "Continuing runs/new at epoch 4" in capsys.readouterr().out
@@ -146,6 +179,7 @@ def test_the_same_command_continues_it(origin, capsys):
     [
         (["--from", "nowhere"], "FROM = 'nowhere': there is no run."),
         (["--from", "runs"], "FROM = 'runs': there is no run."),
+        (["--from", "alone"], "FROM = 'alone': it has a generator alone, and no check"),
         (["--from", "runs/empty"], "FROM = 'runs/empty': it has no checkpoint of an"),
         (["--seed", "2"], "that run has SEED 1, not 2. These stay"),
         (["--batch-size", "4"], "that run has BATCH_SIZE 8, not 4."),
@@ -153,13 +187,14 @@ def test_the_same_command_continues_it(origin, capsys):
         (["--width", "0.5"], "that run has WIDTH 1.0, not 0.5."),
         (["--d-norm", "none", "--r1", "1"], "that run has D_NORM 'batch', not 'none'."),
         (["--epochs", "2"], "that run has 2 epochs already, so this one needs more"),
-        (["--score", "none"], "that run has SCORE 'mmd', not 'none'."),
         (["--run", "runs/tiny"], "begun differently: FROM was '' and is 'runs/tiny'"),
     ],
 )
 def test_what_cannot_be_gone_on_from_is_one_line(origin, options, message):
     Path("runs/empty").mkdir()
     shutil.copy(origin / runs.CONSTANTS, "runs/empty")
+    Path("alone").mkdir()
+    shutil.copy(origin / runs.ABOUT, "alone")
     before = contents("runs")
     with pytest.raises(SystemExit) as stopped:
         go_on(*options)
@@ -241,7 +276,19 @@ def test_killed_while_copying_the_same_command_begins_again(origin, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         go_on()
     monkeypatch.setattr(branch, "replace", replace)
+    with pytest.raises(SystemExit, match="--run NAME, to copy runs/tiny again: --from"):
+        train.main(["--from", "", "--run", "runs/new", "--epochs", "3"])
     go_on()
     assert not list(Path("runs/new").glob("part-*"))
     train.main(["--from", "", "--run", "runs/tiny", "--epochs", "3"])
     assert_same_bits(final("runs/new"), final())
+
+
+def test_a_run_that_lost_its_checkpoints_is_not_copied_over(origin):
+    go_on()
+    for checkpoint in checkpoints.folders("runs/new"):
+        shutil.rmtree(checkpoint)
+    before = contents("runs/new")
+    with pytest.raises(SystemExit, match="runs/new has a generator of 3 epochs and no"):
+        go_on()
+    assert contents("runs/new") == before

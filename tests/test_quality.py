@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ import runs
 import scores
 import train
 from benchmarks import quality, scoring
+from benchmarks.workers import SUITE
 from script import UserError, current
 
 COUNT = 70  # a batch of 64, and some
@@ -95,6 +100,33 @@ def test_the_generator_itself_is_the_one_that_trained():
     assert any(not np.array_equal(a, b) for a, b in zip(itself, average, strict=True))
     for ours, theirs in zip(itself, saved, strict=True):
         assert np.array_equal(ours, theirs)
+
+
+def test_ctrl_c_ends_when_the_training_has_saved():
+    code = (
+        "import signal, sys, time\n"
+        "def save(*_): time.sleep(1); print('saved', flush=True); sys.exit(130)\n"
+        "signal.signal(signal.SIGINT, save)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    Path("trains.py").write_text(code)
+    program = (
+        "import subprocess, sys\n"
+        "from benchmarks.quality import ended\n"
+        "ended(subprocess.Popen([sys.executable, 'trains.py']))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        **{"env": {**os.environ, "PYTHONPATH": str(SUITE)}, "text": True},
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE},
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to both
+    out, error = process.communicate(timeout=60)
+    assert out == "saved\n"
+    assert "Stopped." in error
 
 
 def test_the_plain_recipe_leaves_nothing_to_train_pys_defaults():

@@ -80,20 +80,36 @@ def test_half_precision_halves_the_bytes_and_moves_no_pixel_by_more_than_one(fin
     assert kinds == {(True, "float16"), (False, "float32")}
 
 
-def test_the_score_of_evaluate_is_told(finished):
-    write_json(
-        Path("w/metrics.json"),
-        {
-            "kid": 0.0123,
-            "protocol": {"fake": "10,000, seed 1", "real": "20 of 30 of x"},
-        },
-    )
-    ship.main(["--run", "runs/a", "--out", "w"])
+@pytest.mark.parametrize("half", ["--half", "--no-half"])
+def test_the_score_of_evaluate_is_told_and_of_no_other_weights(finished, half, capsys):
+    words = ["--run", "runs/a", "--out", "w", half]
+    ship_anew(words)
+    assert "No score yet: python evaluate.py --run w" in capsys.readouterr().out
+    _, about = runs.load_generator("w")
+    score_it(about["sha256"], kid=0.0123)
+    ship_anew(words)
     _, about = runs.load_generator("w")
     assert about["score"] == 0.0123
     assert about["scored_by"] == (
-        f"KID, {inception.NAME}, 10,000 samples against 20 real faces"
+        f"KID, {inception.NAME}, 10,000 samples against 10,000 real faces"
     )
+    for sha256, found in (("0" * 64, {"kid": 0.0123}), (about["sha256"], {})):
+        score_it(sha256, **found)
+        ship_anew(words)
+        assert runs.load_generator("w")[1]["score"] is None
+
+
+def ship_anew(words):
+    """Ship as in a process of its own: the layers' names in the file count from 1."""
+    models.keras.backend.clear_session()
+    ship.main(words)
+
+
+def score_it(sha256, **found):
+    """Write what evaluate.py writes of weights, 10,000 fakes and 20,000 real faces."""
+    found["counts"] = {"real": 20000, "fake": 10000, "pairs": 10000}
+    found["protocol"] = {"generator": f"w, sha256 {sha256[:8]}"}
+    write_json(Path("w/metrics.json"), found)
 
 
 def test_no_folder_of_this_machine_is_told(finished):

@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 import os
 import re
@@ -413,15 +414,28 @@ def test_the_curves_show_scores_and_alarms(tiny):
         )["progress"]["rows"]
         for epoch, score, alarm in ((1, 0.5, ""), (2, None, "collapse"), (3, 0.2, ""))
     ]
-    *_, scored = all_axes = runs.draw_losses(rows).axes
+    changes = [{"epochs": 1}, {"epochs": 3}]
+    *_, scored = all_axes = runs.draw_losses(rows, changes, shown=3).axes
     assert len(all_axes) == 3
     points = [line.get_xydata().tolist() for line in scored.lines[:2]]
     assert points == [[[1, 0.5], [3, 0.2]], [[3, 0.2]]]
     for axes in all_axes:
-        dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
-        assert list(dashed[0].get_xdata()) == [2, 2]
+        lines = [line for line in axes.lines if len(set(line.get_xdata())) == 1]
+        upright = {line.get_label(): list(line.get_xdata()) for line in lines}
+        assert upright["alarm"] == [2, 2]
+        assert upright["another recipe"] == [1.5, 1.5]
+        assert upright["this generator"] == [3, 3]
     rows = [{name: row[name] for name in row if name != "mmd"} for row in rows]
     assert len(runs.draw_losses(rows).axes) == 2
+
+
+def test_curves_that_coincide_or_go_below_zero_are_all_to_be_seen(tiny):
+    row = {"epoch": 1, "diversity": 1, "real_accuracy": 0.9, "fake_accuracy": 0.9}
+    rows = [{**row, "epoch": n, "d_loss": 0.5, "g_loss": -3.0} for n in (1, 2)]
+    losses, shares = runs.draw_losses(rows).axes
+    assert losses.get_ylim()[0] < -3
+    styles = {line.get_linestyle() for line in shares.lines[:2]}
+    assert styles == {"-", "--"}
 
 
 def test_a_finished_run_says_how_to_go_on(tiny, capsys):
@@ -521,6 +535,14 @@ def test_only_the_newest_checkpoints_are_kept(gan, tiny):
     assert len(list(mine.parent.iterdir())) == 3
 
 
+def test_the_checkpoint_of_the_last_epochs_end_stays(gan, tiny):
+    for iterations in range(5, 14):
+        progress = {**first(), "iterations": iterations, "iteration": iterations % 5}
+        checkpoints.save("runs/x", gan, progress, 2)
+    kept = [path.name for path in checkpoints.folders("runs/x")]
+    assert kept == ["checkpoint-000010", "checkpoint-000012", "checkpoint-000013"]
+
+
 def test_a_damaged_checkpoint_does_not_push_out_a_good_one(gan, tiny):
     def save(iterations):
         progress = {**first(), "iterations": iterations}
@@ -535,7 +557,7 @@ def test_a_damaged_checkpoint_does_not_push_out_a_good_one(gan, tiny):
 
 
 def test_a_run_that_saved_nothing_yet_may_begin_with_other_constants(tiny):
-    train.main(["--epochs", "1"])
+    train.main(["--epochs", "1"])  # and was killed before its checkpoint
     for folder in checkpoints.folders("runs/tiny"):
         shutil.rmtree(folder)
     train.main(["--batch-size", "4"])
@@ -593,6 +615,27 @@ def test_a_run_folder_that_was_taken_away_is_not_begun_anew(tiny, monkeypatch):
     with pytest.raises(SystemExit, match="runs/tiny was removed or renamed during"):
         train.main([])
     assert not Path("runs/tiny").exists()
+
+
+def test_a_generator_without_checkpoints_is_not_written_over(tiny):
+    train.main([])
+    for checkpoint in checkpoints.folders("runs/tiny"):
+        shutil.rmtree(checkpoint)
+    before = runs.load_generator("runs/tiny", "last")[1]
+    refused = "a generator of 2 epochs and no checkpoint.*To begin anew: --run NAME$"
+    with pytest.raises(SystemExit, match=refused):
+        train.main(["--seed", "7"])
+    assert runs.load_generator("runs/tiny", "last")[1] == before
+
+
+def test_the_pictures_that_it_was_trained_on_are_told_to_the_last(tiny):
+    train.main(["--epochs", "1"])
+    train.main(["--images", "16", "--run", "runs/few", "--epochs", "1"])
+    faces = np.load(Path(preprocess.FOLDER, "cartoons-28.npy"))[:16]
+    assert len(faces) == 16
+    about = runs.load_generator("runs/few")[1]["data"]
+    assert about["count"] == 16
+    assert about["checksum"] == hashlib.sha256(faces.tobytes()).hexdigest()
 
 
 def test_a_second_training_in_one_folder_is_refused(tiny):
