@@ -62,7 +62,7 @@ LEARNING_RATE_HOLD = 0.0  # [0..] epochs before the rates begin to fall, if they
 LEARNING_RATE_HALF_LIFE = 0.0  # [0..] epochs in which both rates halve; 0: they stay
 AVERAGE_DECAY = 0.999  # [0..1) what is saved averages about 1 / (1 - this) iterations
 
-# What to learn by; whatever is off was not measured here
+# What to learn by; what was tried, and lost, is in benchmarks/QUALITY.md
 LOSS = "cross-entropy"  # {cross-entropy, least-squares, hinge, relativistic}
 AUGMENT = ""  # "colour,translation,cutout" or some of these, when pictures are few
 R1 = 0.0  # [0..] gamma of the gradient penalty, .01 to .1 at 64; needs another D_NORM
