@@ -21,6 +21,7 @@ SUITE = Path(__file__).parent.parent
 RUN = [
     *("--data", "cartoons", "--images", "24", "--image-size", "28"),
     *("--batch-size", "8", "--steps-per-call", "2", "--samples", "10"),
+    *("--score", "mmd"),
 ]
 
 

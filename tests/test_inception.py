@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import inception
+import watch
 from script import UserError
 
 WIDTH = 3  # of every convolution; the true network has up to 2,048
@@ -506,6 +507,23 @@ def test_the_second_source_is_asked_where_the_first_has_nothing(site):
     path = inception.find()
     assert path == Path("data/inception-2015.pth")
     assert len(inception.read(path)) == 94
+
+
+def test_a_new_run_on_a_gpu_fetches_it_or_says_why_not(site, monkeypatch, capsys):
+    assert watch.has_gpu() or watch.choose("auto") == "mmd"
+    assert watch.has_gpu() or site == []
+    monkeypatch.setattr(watch, "has_gpu", lambda: True)  # stands for the hardware
+    assert watch.choose("auto", is_first=False) == "mmd"
+    assert watch.choose("auto") == "kid"
+    assert site == ["/net.whl"]
+    Path("data/inception-2015.whl").unlink()
+    for name in ("net.whl", "net.pth"):
+        Path("site", name).unlink()
+    capsys.readouterr()
+    assert watch.choose("auto") == "mmd"
+    told = capsys.readouterr().out
+    assert "Scoring by MMD, for Inception is not to be had" in told
+    assert "By hand: save http" in told
 
 
 def test_a_file_put_by_hand_needs_no_network(site):

@@ -373,7 +373,7 @@ def test_a_run_with_everything_on_continues_to_the_same_bits(small, here, monkey
         *("--data", "cartoons", "--images", "24", "--image-size", "28"),
         *("--batch-size", "8", "--samples", "4", "--augment", ",".join(ALL)),
         *("--loss", "relativistic", "--d-norm", "spectral", "--r1", ".1"),
-        *("--learning-rate-half-life", "1", "--width", ".5"),
+        *("--learning-rate-half-life", "1", "--width", ".5", "--score", "mmd"),
     ]
     train.main([*options, "--run", "whole", "--epochs", "2"])
     for epochs in ("1", "2"):

@@ -34,6 +34,7 @@ TINY = {
     "EPOCHS": 2,
     "SAMPLES": 20,
     "STEPS_PER_CALL": 5,  # an epoch
+    "SCORE": "mmd",  # on any machine
     "RUN": "runs/tiny",
 }
 
@@ -313,7 +314,10 @@ def test_a_run_goes_on_with_the_score_it_began_with(tiny, monkeypatch):
     # Where a new run would be scored by KID
     monkeypatch.setattr(watch, "has_gpu", lambda: True)
     monkeypatch.setattr(inception, "FOLDER", str(tiny))
-    (tiny / inception.FILES[0].name).touch()
+    (tiny / inception.FILES[0].name).write_bytes(b"weights")
+    good = {"size": 7, "sha256": hashlib.sha256(b"weights").hexdigest()}
+    files = (inception.FILES[0]._replace(**good),)
+    monkeypatch.setattr(inception, "FILES", files)
     assert watch.choose("auto") == "kid"
     train.main(["--score", "auto", "--epochs", "2"])
     assert all(row["mmd"] for row in log_of())
