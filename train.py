@@ -70,9 +70,7 @@ LABEL_SMOOTHING = 0.0  # [0..0.5] D's label for real faces is 1 minus this
 LABEL_FLIPPING = 0.0  # [0..0.5] share of D's labels that are swapped, real for fake
 
 # How to compute
-STEPS_PER_CALL = (
-    0  # [0..9999] iterations in a call of the device; 0: 32 on a GPU, else 4
-)
+STEPS_PER_CALL = 0  # [0..9999] iterations a call of the device; 0: 32 on a GPU, else 4
 PRECISION = "auto"  # {auto, float32, bfloat16} auto: bfloat16 on GPUs made for it
 DEVICES = "all"  # {all, one} several GPUs need KERAS_BACKEND=jax
 
@@ -82,10 +80,10 @@ FROM = ""  # another run's folder: go on from it with another recipe, in a new R
 SEED = 1  # [0..4294967295] of the first weights, the order, the flips and the noise
 SAMPLES = 40  # [1..10000] faces on the sheet of each epoch
 CHECKPOINT_MINUTES = 10.0  # (0..] between checkpoints, besides the one of each epoch
-KEEP_CHECKPOINTS = 2  # [1..1000000] newest checkpoints that stay in the run folder
+KEEP_CHECKPOINTS = 2  # [1..1000000] newest that stay, besides that of an epoch's end
 
 # How it is watched
-SCORE = "auto"  # {auto, kid, mmd, none} auto: KID on a GPU with Inception, else MMD
+SCORE = "auto"  # {auto, kid, mmd, none} auto: KID on a GPU, else MMD
 SCORE_EVERY = 1  # [1..9999] epochs; the generator with the best score is kept
 SCORE_SAMPLES = 2000  # [2..99999] of each; of few pictures a tenth, or 200
 STOP_ON_COLLAPSE = False  # end the run at an alarm, and keep the best generator

@@ -5,6 +5,7 @@ what it draws and how it learned. Scored by evaluate.py since, and shipped once 
 the folder holds the score too. No photograph goes there.
 """
 
+import csv
 import json
 import shutil
 import sys
@@ -19,6 +20,7 @@ import generate
 import helper
 import inception
 import runs
+from alarms import alarms
 from script import UserError, options, run, sha256, write_json, write_whole
 
 # What to ship, and where
@@ -52,7 +54,9 @@ def main(argv=None):
         raise UserError(f"{folder} has no sheets of samples to show.")
     last = folder / "samples" / f"epoch-{about['epochs']:03d}.png"
     copy(last, out / "samples.png")
-    copy(folder / "losses.png", out / "losses.png")
+    with write_whole(out / "losses.png") as part:
+        curves = runs.draw_losses(rows_of(folder), about["changes"], about["epochs"])
+        curves.savefig(part, format="png", dpi=110)
     with write_whole(out / "epochs.png") as part:
         side_by_side(chosen(sheets, about), about["image_size"]).save(part, "PNG")
     print(f"{out} is ready: {size_of(out) / 2**20:.1f} MB.")
@@ -121,6 +125,21 @@ def halve(path):
 def copy(old, new):
     with write_whole(new) as part:
         shutil.copyfile(old, part)
+
+
+def rows_of(folder):
+    """Return the rows of a run's log, as numbers, with the alarms of alarms.py now: its
+    limits may have been others when it was trained.
+    """
+    rows = []
+    with open(folder / "log.csv", newline="", encoding="utf-8") as file:
+        for texts in csv.DictReader(file):
+            del texts["alarm"]
+            row = {name: float(text) if text else None for name, text in texts.items()}
+            row["epoch"] = int(row["epoch"])
+            rows.append(row)
+            row["alarm"] = "; ".join(alarms(rows))
+    return rows
 
 
 def chosen(sheets, about):

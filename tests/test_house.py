@@ -38,7 +38,7 @@ MAP = {
         *("feed", "fuse", "progress", "scores", "watch", "alarms", "augment"),
         *("losses", "branch"),
     },
-    "watch": {"models", "device", "inception", "runs", "scores"},
+    "watch": {"script", "models", "device", "inception", "runs", "scores"},
     "generate": {"script", "helper", "models", "runs"},
     "scores": set(),
     "inception": {"script", "download", "models"},

@@ -39,8 +39,11 @@ def finished(here):
     for epoch in range(1, 8):
         faces = np.full((40, 28, 28, 3), 30 * epoch, np.uint8)
         runs.save_sheet("runs/a", epoch, faces)
-    row = {"epoch": 1, "d_loss": 1.0, "g_loss": 1.0, "real_accuracy": 0.5}
-    runs.save_log("runs/a", [{**row, "fake_accuracy": 0.5, "diversity": 1.0}])
+    row = {"d_loss": 1.0, "g_loss": 1.0, "real_accuracy": 0.5, "fake_accuracy": 0.5}
+    row |= {"diversity": 1.0, "mmd": None}
+    rows = [{"epoch": n, "iterations": 600 * n, **row} for n in range(1, 8)]
+    rows[4] |= {"diversity": 0.1, "mmd": 0.25}
+    runs.save_log("runs/a", [{**each, "alarm": "of old"} for each in rows])
     return generator
 
 
@@ -119,6 +122,16 @@ def test_no_folder_of_this_machine_is_told(finished):
     assert about["constants"] == {"DATA": "photos", "RUN": "a", "EPOCHS": 7, "SEED": 4}
     assert about["changes"] == [{"from": "a", "epochs": 3, "constants": {}}]
     assert "/srv" not in Path("w", runs.ABOUT).read_text()
+
+
+def test_alarms_in_the_curves_are_those_of_today(finished):
+    rows = ship.rows_of(Path("runs/a"))
+    assert [row["alarm"] for row in rows] == [*[""] * 4, "collapse", "", ""]
+    assert [row["mmd"] for row in rows] == [*[None] * 4, 0.25, None, None]
+    assert rows[2]["epoch"] == 3
+    ship.main(["--run", "runs/a", "--out", "w"])
+    with Image.open("w/losses.png") as picture:
+        assert picture.width > 900
 
 
 def test_sheets_stand_side_by_side_in_the_order_that_is_wanted(finished):
