@@ -291,7 +291,9 @@ def train(gan, ours, pictures, folder, progress, begun_with, changes):  # noqa: 
         if models.is_out_of_memory(error):
             raise UserError(too_large(folder)) from error
         raise
-    print(f"Finished: {folder}. Draw faces from it: python generate.py --run {folder}")
+    which = " --which last" if watch.misleads(score, IMAGE_SIZE) else ""
+    command = f"python generate.py --run {folder}{which}"
+    print(f"Finished: {folder}. Draw faces from it: {command}")
 
 
 def call_of(gan, ours):

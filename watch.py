@@ -108,6 +108,13 @@ def describe(kind, samples, pictures):
     return f"{how}, {count:,} samples against {count:,} real faces"
 
 
+def misleads(kind, image_size):
+    """Tell whether the best by such a score may be far from the best faces: of larger
+    ones by pixels, as benchmarks/QUALITY.md tells.
+    """
+    return kind == "mmd" and image_size > 32
+
+
 def keep(folder, generator, about, progress, found):
     """Save the generator of the epoch as the last one and, if it is that, as the best.
 

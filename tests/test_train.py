@@ -409,6 +409,16 @@ def test_a_run_may_end_at_an_alarm_and_keeps_the_best(tiny):
     assert len(log_of()) == 2
 
 
+def test_the_end_names_the_generator_to_draw_from(tiny, capsys):
+    train.main(["--epochs", "1"])
+    told = capsys.readouterr().out
+    assert told.endswith("Draw faces from it: python generate.py --run runs/tiny\n")
+    small = ("--image-size", "64", "--images", "8", "--width", ".1", "--epochs", "1")
+    train.main([*small, "--run", "runs/larger"])  # where MMD is no good guide
+    told = capsys.readouterr().out
+    assert told.endswith("python generate.py --run runs/larger --which last\n")
+
+
 def test_the_curves_show_scores_and_alarms(tiny):
     train.main(["--epochs", "1"])
     rows = [
