@@ -193,10 +193,10 @@ def begun_before(folder, constants):
 def batch_size():
     """Return how many real faces an iteration takes: BATCH_SIZE, or what did best.
 
-    At 28 x 28, batches of 32 were better than of 64 at equal pictures shown
-    (benchmarks/QUALITY.md); at larger sizes 64 has not been challenged.
+    At 28 x 28 and 64 x 64, batches of 32 were better than of 64 at equal pictures shown
+    (benchmarks/QUALITY.md); at 128 x 128 64 has not been challenged.
     """
-    return BATCH_SIZE or (64 if IMAGE_SIZE > 32 else 32)
+    return BATCH_SIZE or (64 if IMAGE_SIZE > 64 else 32)
 
 
 def build(precision):
