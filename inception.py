@@ -21,7 +21,7 @@ from download import Source, fetch
 from models import keras, layers, ops
 from script import DAMAGE, UserError, sha256
 
-NAME = "Inception, TensorFlow, 2015-12-05"
+NAME = "TensorFlow's Inception of 2015-12-05"
 SIDE = 299  # pixels, both ways, that it looks at
 CONVOLUTIONS = 94
 EPSILON = 1e-3  # in its batch norm
