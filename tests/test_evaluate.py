@@ -334,6 +334,13 @@ def test_pictures_that_are_not_here_are_asked_for(data, message):
         evaluate.main(["--network", "none"])
 
 
+def test_too_few_real_faces_are_refused_before_anything_is_drawn(capsys):
+    save()
+    with pytest.raises(UserError, match="REAL = 3: at least 10, or 0 for all"):
+        evaluate.main(["--network", "none", "--real", "3"])
+    assert not capsys.readouterr().out
+
+
 def test_too_few_pictures_are_refused():
     save(data={"name": "photos", "count": 4, "source": "photos"})
     with pytest.raises(UserError, match="4 pictures in photos: at least 10"):
