@@ -387,7 +387,9 @@ def test_a_file_that_breaks_off_is_refused(here, write, share):
     write("weights")
     content = Path("weights").read_bytes()
     Path("weights").write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(UserError, match="weights does not hold the weights of Incept"):
+    with pytest.raises(
+        UserError, match="weights does not hold the weights of TensorFlow's Incept"
+    ):
         inception.load("weights")
 
 
@@ -402,7 +404,9 @@ def flip(path):
 def test_a_flipped_bit_in_a_zip_is_refused(here, write):
     write("weights")
     flip("weights")
-    with pytest.raises(UserError, match="does not hold the weights of Inception"):
+    with pytest.raises(
+        UserError, match="does not hold the weights of TensorFlow's Inception"
+    ):
         inception.load("weights")
 
 
@@ -557,7 +561,7 @@ def test_a_given_file_is_taken_if_it_is_the_right_one(site):
     assert inception.find("site/net.pth") == Path("site/net.pth")
     flip("site/net.pth")
     with pytest.raises(
-        UserError, match=r"net\.pth is not Inception.*its sha256 begins"
+        UserError, match=r"net\.pth is not TensorFlow's Inception.*its sha256 begins"
     ):
         inception.find("site/net.pth")
     with pytest.raises(UserError, match=r"no file nowhere\.pth\. Get http"):
