@@ -53,10 +53,8 @@ def describe(names, row):
 
 def _has_collapsed(rows):
     diversity = [row["diversity"] for row in rows]
-    now, highest = (
-        diversity[-1],
-        min(1, max(diversity)),
-    )  # above 1 there is some to lose
+    now = diversity[-1]
+    highest = min(1, max(diversity))  # above 1 there is some to lose
     if now < ALIKE or (highest > LOW and now < LOST * highest):
         return True
     if len(rows) < 2 or rows[-1]["iterations"] < LOW_AFTER:

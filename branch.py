@@ -17,9 +17,6 @@ from script import DAMAGE, UserError, replace, write_json, write_whole
 STAYS = ("NETWORK", "IMAGE_SIZE", "WIDTH", "D_NORM", "SEED", "SCORE_SAMPLES")
 BEGUN_WITH = ("backend", "batch_size", "count", "checksum")
 
-# Columns of the log, one of which a run may have
-SCORES = ("kid", "mmd")
-
 
 def read(origin):
     """Return what is told of a run to go on from: runs.read_constants' dict, and
@@ -144,9 +141,9 @@ def rescored(progress, score):
     for row in progress["rows"]:
         rows.append({})
         for name, value in row.items():
-            if name not in SCORES:
+            if name not in runs.SCORES:
                 rows[-1][name] = value
-            if name == "diversity" and score in SCORES:
+            if name == "diversity" and score in runs.SCORES:
                 rows[-1][score] = None
     return {**progress, "rows": rows, "best": None}
 

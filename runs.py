@@ -39,6 +39,9 @@ LOCK = "lock"
 NAMES = {"best": "generator", "last": "generator-last"}
 ENDS = ("weights.h5", "json")
 
+# Columns of the log, one of which a run may have
+SCORES = ("kid", "mmd")
+
 # What a killed run may leave half-written
 PART = re.compile(r"part-(\d+-.|(removed-)?checkpoint-\d)")
 
@@ -443,8 +446,13 @@ def save_log(run, rows, changes=()):
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    with write_whole(Path(run) / "losses.png") as part:
-        draw_losses(rows, changes).savefig(part, dpi=110)
+    save_losses(Path(run) / "losses.png", rows, changes)
+
+
+def save_losses(path, rows, changes=(), shown=None):
+    """Write what draw_losses draws as a PNG."""
+    with write_whole(path) as part:
+        draw_losses(rows, changes, shown).savefig(part, format="png", dpi=110)
 
 
 def draw_losses(rows, changes=(), shown=None):
@@ -458,7 +466,7 @@ def draw_losses(rows, changes=(), shown=None):
     from matplotlib.ticker import MaxNLocator
 
     epochs = [row["epoch"] for row in rows]
-    scored = next((name for name in ("kid", "mmd") if name in rows[0]), None)
+    scored = next((name for name in SCORES if name in rows[0]), None)
     panels = 3 if scored else 2
     figure = Figure(figsize=(9, 3.5 * panels), layout="constrained")
     losses, shares, *more = all_axes = figure.subplots(panels, 1, sharex=True)

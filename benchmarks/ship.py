@@ -54,9 +54,8 @@ def main(argv=None):
         raise UserError(f"{folder} has no sheets of samples to show.")
     last = folder / "samples" / f"epoch-{about['epochs']:03d}.png"
     copy(last, out / "samples.png")
-    with write_whole(out / "losses.png") as part:
-        curves = runs.draw_losses(rows_of(folder), about["changes"], about["epochs"])
-        curves.savefig(part, format="png", dpi=110)
+    rows, changes = rows_of(folder), about["changes"]
+    runs.save_losses(out / "losses.png", rows, changes, about["epochs"])
     with write_whole(out / "epochs.png") as part:
         side_by_side(chosen(sheets, about), about["image_size"]).save(part, "PNG")
     print(f"{out} is ready: {size_of(out) / 2**20:.1f} MB.")
