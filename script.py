@@ -35,7 +35,7 @@ DAMAGE = (
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)
 
 RANGE = re.compile(
-    r"(?:\{(?P<one_of>[^}]*)\}|[\[(](?P<low>\S*?)\.\.(?P<high>\S*?)[\])]) "
+    r"(?:\{(?P<one_of>[^}]*)\}|[\[(](?P<low>\S*?)\.\.(?P<high>\S*?)[\])])(?: |$)"
 )
 
 

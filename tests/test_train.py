@@ -819,6 +819,7 @@ def test_flipping_swaps_the_given_share_of_labels(tiny, monkeypatch):
     ("given", "code", "message"),
     [
         (["--image-size", "50"], 2, "--image-size 50: must be one of 28, 32, 64, 128"),
+        (["--loss", "hings"], 2, "--loss hings: must be one of cross-entropy, least"),
         (["--epochs", "-1"], 2, "--epochs -1: must be at least 1"),
         (["--batch-size", "1"], 1, "BATCH_SIZE = 1: batch norm needs 2"),
         (["--epochs", "x"], 2, "--epochs: 'x' is not a whole number"),
