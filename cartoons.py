@@ -13,7 +13,9 @@ from collections import namedtuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from script import options, run, write_whole
+from dcgan.common.console import run
+from dcgan.common.files import write_whole
+from dcgan.common.options import options
 
 # The sheet that this script draws
 COUNT = 40  # [1..] faces on the sheet

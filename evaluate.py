@@ -13,23 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-import inception
 import models
 import preprocess
-import runs
-import scores
-from device import describe_backend, describe_device
-from helper import grid
-from script import (
-    DAMAGE,
-    Bar,
-    UserError,
-    options,
-    quiet_stderr,
-    run,
-    write_json,
-    write_whole,
-)
+from dcgan.common.console import Bar, UserError, quiet_stderr, run
+from dcgan.common.files import DAMAGE, write_json, write_whole
+from dcgan.common.options import options
+from dcgan.pictures.faces import grid
+from dcgan.runs import generators
+from dcgan.scores import inception, metrics
+from dcgan.training.devices import describe_backend, describe_device
 
 # Which generator, and against which faces
 RUN = ""  # a run folder; empty: the newest in runs/, or else the one in weights/
@@ -75,14 +67,14 @@ def main(argv=None):
     options(sys.modules[__name__], argv)
     if 0 < REAL < SHOWN:
         raise UserError(f"REAL = {REAL}: at least {SHOWN}, or 0 for all.")
-    folder = runs.choose(RUN)
+    folder = generators.choose(RUN)
     with quiet_stderr():  # the backend wakes up here, and tells all about it
-        generator, about = runs.load_generator(folder, WHICH)
-    print(f"{runs.describe(folder, about)}\nDevice    {describe_device()}")
+        generator, about = generators.load_generator(folder, WHICH)
+    print(f"{generators.describe(folder, about)}\nDevice    {describe_device()}")
     real = open_real(folder, about)
     network, refusal = open_network()
     fake = draw(generator, about["latent"])
-    found = {"mmd": scores.mmd(pick(real.faces, MMD_FACES, MMD), fake[:MMD_FACES])}
+    found = {"mmd": metrics.mmd(pick(real.faces, MMD_FACES, MMD), fake[:MMD_FACES])}
     if network:
         found |= score_features(network, real, fake)
     protocol = protocol_of(folder, about, real, network)
@@ -157,12 +149,12 @@ def score_features(network, real, fake):
     print("Comparing them.", flush=True)
     fewer = min(len(real_features), len(fake_features))
     pair = [pick(each, fewer, PAIRS) for each in (real_features, fake_features)]
-    kid, error = scores.kid(*pair)
-    precision, recall = scores.precision_recall(*pair)
+    kid, error = metrics.kid(*pair)
+    precision, recall = metrics.precision_recall(*pair)
     counts = {"real": len(real_features), "fake": len(fake_features), "pairs": fewer}
     return {
         "counts": counts,
-        "fid": scores.fid(real_features, fake_features),
+        "fid": metrics.fid(real_features, fake_features),
         **{"kid": kid, "kid_standard_error": error},
         **{"precision": precision, "recall": recall},
     }
@@ -276,9 +268,9 @@ def table(found, protocol):
 
 def save_metrics(folder, found, protocol):
     """Write metrics.json beside the weights, or say why not."""
-    about = {"protocol": protocol, "device": describe_device(), **runs.versions()}
+    about = {"protocol": protocol, "device": describe_device(), **folder.versions()}
     try:
-        write_json(folder / "metrics.json", {**found, **about, "time": runs.now()})
+        write_json(folder / "metrics.json", {**found, **about, "time": folder.now()})
     except UserError as error:
         print(f"{error} The table above is all there is.")
     else:
@@ -325,7 +317,7 @@ def nearest(queries, faces, own=None):
     near, number = np.full(len(both), np.inf), np.zeros(len(both), int)
     for first in range(0, len(faces), 1024):
         part = faces[first : first + 1024]
-        between = scores.squared_distances(
+        between = metrics.squared_distances(
             rows, part.reshape(len(part), -1).astype("float32")
         )
         if own is not None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 import models
-import runs
-from helper import grid
-from script import UserError, options, quiet_stderr, run, write_whole
+from dcgan.common.console import UserError, quiet_stderr, run
+from dcgan.common.files import write_whole
+from dcgan.common.options import options
+from dcgan.pictures.faces import grid
+from dcgan.runs import generators
 
 # Which generator
 RUN = ""  # a run folder; empty: the newest in runs/, or else the one in weights/
@@ -40,10 +42,10 @@ def main(argv=None):
         raise UserError(
             f"--out {OUT}: pictures are written as PNG. Try --out faces.png"
         )
-    folder = runs.choose(RUN)
+    folder = generators.choose(RUN)
     with quiet_stderr():  # the backend wakes up here, and tells all about it
-        generator, about = runs.load_generator(folder, WHICH)
-    print(runs.describe(folder, about))
+        generator, about = generators.load_generator(folder, WHICH)
+    print(generators.describe(folder, about))
     size = about["image_size"]
     scale = SCALE or max(1, round(128 / size))
     check_pixels(COUNT * (size * scale) ** 2)

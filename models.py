@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from augment import NUMBERS, Augment
-from backend import keras, layers, ops
-from losses import R1, d_loss, g_loss, metrics, paired, share_of
-from script import UserError
-from spectral import SpectralConv2D, SpectralDense
+from dcgan.common.console import UserError
+from dcgan.networks.augment import NUMBERS, Augment
+from dcgan.networks.backend import keras, layers, ops
+from dcgan.networks.losses import R1, d_loss, g_loss, metrics, paired, share_of
+from dcgan.networks.spectral import SpectralConv2D, SpectralDense
 
 LATENT = 100  # numbers of noise that a face is drawn from
 

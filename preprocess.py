@@ -32,7 +32,10 @@ except ImportError:  # Windows
 
 import cartoons
 import helper
-from script import Bar, UserError, options, replace, run, write_json, write_whole
+from dcgan.common.console import Bar, UserError, run
+from dcgan.common.files import replace, write_json, write_whole
+from dcgan.common.options import options
+from dcgan.pictures import faces, sources, workers
 
 # Which pictures, and how large
 DATA = "celeba"  # "celeba", "cartoons", a folder, a .zip, or a folder of .zips
@@ -257,8 +260,8 @@ def _wanted(data, image_size):
         "version": VERSION,
         "source": str(data),
         "image_size": image_size,
-        "crop": "none" if data == "cartoons" else helper.CROP,
-        "filter": "none" if data == "cartoons" else helper.FILTER,
+        "crop": "none" if data == "cartoons" else faces.CROP,
+        "filter": "none" if data == "cartoons" else faces.FILTER,
     }
 
 
@@ -312,7 +315,7 @@ def _fingerprint(data):
         helper.download_celeba()
     # A sum, for it takes the files in any order and keeps few of their names
     source, total, sample = _source(data), 0, []
-    for name, stat in helper.source_files(source):
+    for name, stat in sources.source_files(source):
         file = f"{name}\n{stat.st_size}\n{stat.st_mtime_ns}"
         digest = hashlib.sha256(os.fsencode(file)).digest()
         total += int.from_bytes(digest, "big")
@@ -430,7 +433,7 @@ def _done_alone(task):
     for _ in range(KILLED):
         pool = _start(1)
         try:
-            return pool.submit(helper.fill, *task).result()
+            return pool.submit(workers.fill, *task).result()
         except BrokenProcessPool:
             continue
         finally:
@@ -441,7 +444,7 @@ def _done_alone(task):
 def _one_by_one(task):
     """Split a task of helper.fill into one for each picture; cartoons stay whole."""
     path, offset, work, job = task
-    if work is not helper.read_faces:
+    if work is not workers.read_faces:
         raise BrokenProcessPool
     pictures, size = job
     for place in range(len(pictures)):
@@ -466,11 +469,11 @@ def _start(count):
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
         spawn = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(count, spawn, helper.attend)
+        pool = ProcessPoolExecutor(count, spawn, workers.attend)
         # One that is killed at once is found out by the next who submits
         with _ignored_interrupt(), contextlib.suppress(BrokenProcessPool):
             for _ in range(count):
-                pool.submit(helper.ready)
+                pool.submit(workers.ready)
         return pool
     finally:
         sys.modules["__main__"] = script
@@ -517,12 +520,12 @@ def _results(pool, part, data, size, images):
     process goes on to train.
     """
     if data == "cartoons":
-        total, work = images, functools.partial(helper.drawn, cartoons.cartoon_faces)
+        total, work = images, functools.partial(workers.drawn, cartoons.cartoon_faces)
         firsts = range(0, total, JOB)
         jobs = ((CARTOON_SEED, at, min(JOB, total - at), size) for at in firsts)
     else:
-        pictures = pool.result(helper.list_pictures, _source(data))
-        total, work = len(pictures), helper.read_faces
+        pictures = pool.result(sources.list_pictures, _source(data))
+        total, work = len(pictures), workers.read_faces
         jobs = ((pictures.part(at, JOB), size) for at in range(0, total, JOB))
     begin, step = len(_header(0, size)), JOB * size * size * 3
     tasks = (
@@ -539,7 +542,7 @@ def _in_order(pool, tasks):
     waiting = collections.deque()
     try:
         for task in tasks:
-            waiting.append((task, pool.submit(helper.fill, *task)))
+            waiting.append((task, pool.submit(workers.fill, *task)))
             if len(waiting) > JOBS_AHEAD * _worker_count():
                 yield from _results_of(pool, *waiting.popleft())
         while waiting:

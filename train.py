@@ -15,18 +15,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-import augment
-import branch
-import checkpoints
-import devices
-import feed
-import fuse
-import losses
 import models
-import runs
-import watch
-from alarms import describe as describe_alarms
-from device import choose_precision, describe_backend, describe_device, has_gpu
+from dcgan.common.console import Stopping, UserError, run
+from dcgan.common.files import write_json
+from dcgan.common.options import current, options
+from dcgan.networks import augment, losses
+from dcgan.runs import checkpoints, curves, generators
+from dcgan.runs import folder as run_folders
+from dcgan.runs import fork as branch
+from dcgan.scores.metrics import diversity
+from dcgan.training import batches as feed
+from dcgan.training import compiled as fuse
+from dcgan.training import devices
+from dcgan.training import scoring as watch
+from dcgan.training.alarms import describe as describe_alarms
+from dcgan.training.devices import (
+    choose_precision,
+    describe_backend,
+    describe_device,
+    has_gpu,
+)
+from dcgan.training.progress import EpochBar, end_epoch, first, settle
 from preprocess import (
     Prepared,
     check_enough,
@@ -35,9 +44,6 @@ from preprocess import (
     open_faces,
     prepare,
 )
-from progress import EpochBar, end_epoch, first, settle
-from scores import diversity
-from script import Stopping, UserError, current, options, run, write_json
 
 # What to learn from
 DATA = "celeba"  # "celeba", "cartoons", or a folder, a .zip, a folder of .zips
@@ -150,26 +156,28 @@ def main(argv=None):
         }
         alike = {name: constants[name] for name in constants if name not in OWN}
         devices.agree(ours, {**alike, **begun_with})
-        runs.compare(folder, before and before["begun_with"], begun_with)
+        run_folders.compare(folder, before and before["begun_with"], begun_with)
         if origin:
             branch.check(FROM, origin, constants, begun_with)
         gan = build(begun_with["precision"])
         describe(gan, pictures, folder, begun_with)
-        with runs.alone(folder) if ours.is_first else contextlib.nullcontext():
+        with run_folders.alone(folder) if ours.is_first else contextlib.nullcontext():
             if ours.is_first:  # once more: another run may have been here meanwhile
                 before = begun_before(folder, constants)
-                runs.compare(folder, before and before["begun_with"], begun_with)
+                run_folders.compare(folder, before and before["begun_with"], begun_with)
             if ours.is_first and before is None:
                 about = {"constants": constants, "begun_with": begun_with}
-                about |= {"device": device, **runs.versions()}
+                about |= {"device": device, **run_folders.versions()}
                 if origin:
                     branch.begin(FROM, folder, about, FREE)
                 else:
-                    write_json(folder / runs.CONSTANTS, about)
+                    write_json(folder / run_folders.CONSTANTS, about)
             if ours.is_first:
                 checkpoints.check_room(folder, gan, KEEP_CHECKPOINTS)
             progress = continued(gan, folder, ours) or first()
-            changes = runs.read_constants(folder)["changes"] if ours.is_first else ()
+            changes = (
+                run_folders.read_constants(folder)["changes"] if ours.is_first else ()
+            )
             train(gan, ours, pictures, folder, progress, begun_with, changes)
 
 
@@ -178,15 +186,15 @@ def begun_before(folder, constants):
 
     Raises UserError if the folder cannot be written, or the run has other constants.
     """
-    runs.check_writable(folder)
-    before = runs.read_constants(folder)
+    run_folders.check_writable(folder)
+    before = run_folders.read_constants(folder)
     if before and not checkpoints.folders(folder):
-        runs.check_new(folder, before["changes"], FROM)
+        run_folders.check_new(folder, before["changes"], FROM)
         before = None  # nothing is lost if it begins anew, with other constants maybe
     fixed = {name: constants[name] for name in constants if name not in FREE}
     if not FROM:  # it has been gone on from, and is not needed any more
         del fixed["FROM"]
-    runs.compare(folder, before and {"FROM": "", **before["constants"]}, fixed)
+    run_folders.compare(folder, before and {"FROM": "", **before["constants"]}, fixed)
     return before
 
 
@@ -220,7 +228,7 @@ def continued(gan, folder, ours):
     """
     progress = None
     if ours.is_first:
-        runs.sweep(folder)
+        run_folders.sweep(folder)
         progress = checkpoints.load(folder, gan)
         # The checkpoint has the optimizers' rates, too: those that it was saved with
         models.set_rate(gan.judge, D_LEARNING_RATE)
@@ -246,7 +254,7 @@ def describe(gan, pictures, folder, begun_with):
         f"Pictures  {count:,} of {pictures.name}, {size}, in {pictures.path}",
         f"Networks  {NETWORK}: generator {g:,} parameters, discriminator {d:,}, "
         f"{begun_with['precision']}",
-        f"Training  {runs.in_words(EPOCHS)} of {iterations:,} iterations of "
+        f"Training  {generators.in_words(EPOCHS)} of {iterations:,} iterations of "
         f"{batch_size()}",
         f"Scoring   {watch.describe(begun_with['score'], SCORE_SAMPLES, count)}",
         f"Run       {folder}",
@@ -259,7 +267,7 @@ def train(gan, ours, pictures, folder, progress, begun_with, changes):  # noqa: 
     if progress["epoch"] > EPOCHS:
         done = progress["epoch"] - 1
         print(
-            f"{folder} is finished: {runs.in_words(done)}. To train it longer: "
+            f"{folder} is finished: {generators.in_words(done)}. To train it longer: "
             f"--epochs {2 * done}. To start another run: --run {folder}-2"
         )
         return
@@ -480,7 +488,7 @@ def save_checkpoint(training, progress):
 
 def check_there(folder):
     """Raise UserError if the run folder was taken away: another could not go on."""
-    if not (folder / runs.CONSTANTS).exists():
+    if not (folder / run_folders.CONSTANTS).exists():
         raise UserError(
             f"{folder} was removed or renamed during the training. Put it back, and "
             "the same command goes on from its last checkpoint."
@@ -502,8 +510,8 @@ def finish_epoch(training, progress):
         return
     folder, about = training.folder, about_generator(training, progress)
     check_there(folder)
-    runs.save_sheet(folder, epoch, sheet)
-    runs.save_log(folder, progress["rows"], training.changes)
+    curves.save_sheet(folder, epoch, sheet)
+    curves.save_log(folder, progress["rows"], training.changes)
     found = next(iter(score.values()), None)
     watch.keep(folder, training.gan.average, about, progress, found)
     save_checkpoint(training, progress)
@@ -566,7 +574,7 @@ def about_generator(training, progress):
         "seed": SEED,
         "constants": current(sys.modules[__name__]),
         "changes": list(training.changes),
-        **runs.versions(),
+        **run_folders.versions(),
     }
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import preprocess
 from benchmarks.workers import SUITE, Missing, Spec, Worker
-from script import UserError
+from dcgan.common.console import UserError
 
 
 class Result(NamedTuple):

@@ -7,13 +7,13 @@ train_step there. Batches are uint8, scaled on the device.
 
 import functools
 
-import device
 import models
 from benchmarks import tiny
 from benchmarks.workers import Contestant, faces_for
+from dcgan.common.console import UserError
+from dcgan.training import devices
 from models import keras
 from models import ops as k
-from script import UserError
 
 
 class _Gan(keras.Model):
@@ -144,7 +144,7 @@ def contestant(spec):
 
     networks = (gan.generator, gan.discriminator)
     parameters = tuple(network.count_params() for network in networks)
-    return Contestant(prepare, 1, parameters, device.describe_device())
+    return Contestant(prepare, 1, parameters, devices.describe_device())
 
 
 def _adam():

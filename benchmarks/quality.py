@@ -12,16 +12,17 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import checkpoints
 import evaluate
-import runs
 import train
 from benchmarks import report
 from benchmarks.contest import find_device
 from benchmarks.machine import describe_machine, versions
 from benchmarks.workers import SUITE
+from dcgan.common.console import UserError, run
+from dcgan.common.files import write_json
+from dcgan.common.options import options
+from dcgan.runs import checkpoints, generators
 from preprocess import prepare
-from script import UserError, options, run, write_json
 
 # What to learn from, and for how long
 DATA = "celeba"  # as train.py's DATA
@@ -206,8 +207,8 @@ def score(recipe, folder, network, real):
 def generator_of(folder, itself):
     """Return the averaged generator of a run's last epoch, or the one behind it."""
     if not itself:
-        return runs.load_generator(folder, "last")[0]
-    begun = runs.read_constants(folder)
+        return generators.load_generator(folder, "last")[0]
+    begun = folder.read_constants(folder)
     for name, value in begun["constants"].items():
         setattr(train, name, value)
     gan = train.build(begun["begun_with"]["precision"])

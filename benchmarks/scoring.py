@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 import evaluate
-import scores
 from benchmarks import quality, report
 from benchmarks.machine import describe_machine, versions
-from script import UserError, options, run
+from dcgan.common.console import UserError, run
+from dcgan.common.options import options
+from dcgan.scores import metrics
 
 # What to score
 DATA = "celeba"  # as train.py's DATA
@@ -54,10 +55,10 @@ def main(argv=None):
     rows = []
     for name, faces in kinds(other).items():
         found = evaluate.features(network, faces, f"{name} through Inception")
-        kid, error = scores.kid(seen, found)
-        shares = scores.precision_recall(seen, found)
-        cells = [name, f"{scores.fid(seen, found):.2f}", f"{kid:.5f} +- {error:.5f}"]
-        cells += [f"{scores.mmd(own, faces):.5f}", *(f"{it:.3f}" for it in shares)]
+        kid, error = metrics.kid(seen, found)
+        shares = metrics.precision_recall(seen, found)
+        cells = [name, f"{metrics.fid(seen, found):.2f}", f"{kid:.5f} +- {error:.5f}"]
+        cells += [f"{metrics.mmd(own, faces):.5f}", *(f"{it:.3f}" for it in shares)]
         rows.append(cells)
     page.table(("faces", "FID", "KID", "MMD", "precision", "recall"), rows)
 

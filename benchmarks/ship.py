@@ -17,11 +17,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 import evaluate
 import generate
-import helper
-import inception
-import runs
-from alarms import alarms
-from script import UserError, options, run, sha256, write_json, write_whole
+from dcgan.common.console import UserError, run
+from dcgan.common.files import sha256, write_json, write_whole
+from dcgan.common.options import options
+from dcgan.pictures import faces
+from dcgan.runs import curves, generators
+from dcgan.scores import inception
+from dcgan.training.alarms import alarms
 
 # What to ship, and where
 RUN = ""  # the run folder; empty: the newest in runs/
@@ -38,16 +40,16 @@ SHOWN, GAP, TITLE = 4, 24, 28
 
 def main(argv=None):
     options(sys.modules[__name__], argv)
-    folder = runs.choose(RUN)
-    generator, about = runs.load_generator(folder, WHICH)
+    folder = generators.choose(RUN)
+    generator, about = generators.load_generator(folder, WHICH)
     out = Path(OUT) if OUT else evaluate.WEIGHTS / folder.name
     about = told(about)
-    runs.save_generator(out, generator, about)
+    generators.save_generator(out, generator, about)
     if HALF:
-        halve(out / runs.GENERATOR)
-    about["sha256"] = sha256(out / runs.GENERATOR)
+        halve(out / generators.GENERATOR)
+    about["sha256"] = sha256(out / generators.GENERATOR)
     about |= scored(out, about["sha256"])
-    write_json(out / runs.ABOUT, about)
+    write_json(out / generators.ABOUT, about)
     generate.main(["--run", str(out), "--out", str(out / "faces.png")])
     sheets = sorted((folder / "samples").glob("epoch-*.png"))
     if not sheets:
@@ -55,7 +57,7 @@ def main(argv=None):
     last = folder / "samples" / f"epoch-{about['epochs']:03d}.png"
     copy(last, out / "samples.png")
     rows, changes = rows_of(folder), about["changes"]
-    runs.save_losses(out / "losses.png", rows, changes, about["epochs"])
+    curves.save_losses(out / "losses.png", rows, changes, about["epochs"])
     with write_whole(out / "epochs.png") as part:
         side_by_side(chosen(sheets, about), about["image_size"]).save(part, "PNG")
     print(f"{out} is ready: {size_of(out) / 2**20:.1f} MB.")
@@ -155,8 +157,8 @@ def chosen(sheets, about):
 
 def side_by_side(paths, image_size):
     """Draw the first SHOWN x SHOWN faces of each sheet, its epoch above them."""
-    step = round(84 / image_size) * image_size + helper.GAP
-    side = SHOWN * step - helper.GAP
+    step = round(84 / image_size) * image_size + faces.GAP
+    side = SHOWN * step - faces.GAP
     picture = Image.new("RGB", (len(paths) * (side + GAP) - GAP, TITLE + side), "white")
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(16)

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-import device
-import devices
-import fuse
 import train
 from benchmarks import operations, tiny
 from benchmarks.workers import Contestant, faces_for
+from dcgan.training import compiled, devices
+from dcgan.training.progress import first
 from preprocess import Prepared
-from progress import first
 
 
 def through_train(spec):
@@ -65,7 +63,7 @@ def _training(spec):
     train.STEPS_PER_CALL = 1 if spec.contestant.endswith("plain") else spec.steps
     train.CHECKPOINT_MINUTES = 1e9  # an epoch of a round has none in between
     if spec.xla:
-        fuse._xla_helps = lambda: True
+        compiled._xla_helps = lambda: True
     gan = train.build(spec.precision)
     ours = devices.choose("one", spec.batch)
     about = json.loads(Path(spec.faces).with_suffix(".json").read_text())
@@ -81,7 +79,7 @@ def _contestant(spec, gan, prepare):
         prepare,
         train.steps_per_call(),
         tuple(network.count_params() for network in networks),
-        device.describe_device(),
+        devices.describe_device(),
         operations.of_iteration(*networks, spec.batch, spec.precision)._asdict(),
     )
 

@@ -15,7 +15,8 @@ import tempfile
 from benchmarks import contest, report
 from benchmarks.machine import describe_machine, versions
 from benchmarks.workers import BUILDERS, Missing, Spec
-from script import UserError, options, run
+from dcgan.common.console import UserError, run
+from dcgan.common.options import options
 
 # What to measure
 SECTIONS = "all"  # all, or some of overhead,rates,sweep,memory

@@ -8,10 +8,10 @@ learning at all. So it is set before each of the two steps, as some tutorials do
 
 import numpy as np
 
-import device
 import models
 from benchmarks import tiny
 from benchmarks.workers import Contestant, faces_for
+from dcgan.training import devices
 from models import keras
 
 POOL = 2048  # pictures held in memory, scaled to float32 beforehand
@@ -58,7 +58,7 @@ def contestant(spec):
 
     networks = (loop.generator, loop.discriminator)
     parameters = tuple(network.count_params() for network in networks)
-    return Contestant(prepare, 1, parameters, device.describe_device())
+    return Contestant(prepare, 1, parameters, devices.describe_device())
 
 
 def _adam():

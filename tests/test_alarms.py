@@ -1,6 +1,6 @@
 import pytest
 
-import alarms
+from dcgan.training import alarms
 
 # Rows of real, healthy runs, with what they were trained on: iterations so far, D's
 # loss, G's, D right on real and on fake faces, diversity. Typed from the log.csv of

@@ -2,9 +2,9 @@ import keras
 import numpy as np
 import pytest
 
-import augment
 import models
 import train
+from dcgan.networks import augment
 
 SIZES = [16, 18, 28]  # of which 18 is cut out by an odd number of pixels
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import helper
 import models
 from benchmarks import contest, fit_train_step, operations, preparing, report, tiny
 from benchmarks import training as bench
 from benchmarks.tutorial_loop import Loop
 from benchmarks.workers import BUILDERS, Missing, Spec, Worker
-from script import UserError
+from dcgan.common.console import UserError
+from dcgan.pictures import faces
 
 SUITE = Path(__file__).parent.parent
 ON_KERAS = [name for name, (module, _) in BUILDERS.items() if module != "pytorch"]
@@ -266,7 +266,7 @@ def test_a_wrong_choice_names_those_that_there_are(monkeypatch, option, value):
 def test_a_drawn_picture_is_like_celebas():
     files = [preparing.draw_picture(number) for number in range(5)]
     pictures = [Image.open(io.BytesIO(file)) for file in files]
-    assert {(it.format, it.size) for it in pictures} == {("JPEG", helper.CELEBA_SIZE)}
+    assert {(it.format, it.size) for it in pictures} == {("JPEG", faces.CELEBA_SIZE)}
     assert 6000 < np.mean([len(file) for file in files]) < 12000
     assert len(set(files)) == 5
 

@@ -5,12 +5,10 @@ from pathlib import Path
 
 import pytest
 
-import branch
-import checkpoints
 import preprocess
-import runs
 import train
-from script import current
+from dcgan.common.options import current
+from dcgan.runs import checkpoints, folder, fork, generators
 from tests.test_train import TINY, assert_same_bits, final, log_of
 
 
@@ -53,11 +51,11 @@ def contents(folder):
     return {
         str(file.relative_to(folder)): file.read_bytes()
         for file in files
-        if file.name != runs.LOCK
+        if file.name != folder.LOCK
     }
 
 
-def told(run, name=runs.CONSTANTS):
+def told(run, name=folder.CONSTANTS):
     return json.loads(Path("runs", run, name).read_text())
 
 
@@ -85,7 +83,7 @@ def test_another_recipe_goes_on_in_a_folder_of_its_own(origin, capsys):
     after = contents("runs/new")
     for name in ("samples/epoch-001.png", "samples/epoch-002.png"):
         assert after[name] == before[name]
-    assert runs.load_generator("runs/new", "last")[1]["epochs"] == 3
+    assert generators.load_generator("runs/new", "last")[1]["epochs"] == 3
     train.main(["--from", "", "--run", "runs/tiny", "--epochs", "3", *PLAIN])
     ours, theirs = final("runs/new"), final()
     assert any((ours[name] != theirs[name]).any() for name in ours)
@@ -122,9 +120,9 @@ def test_its_own_learning_rates_count(origin):
 def test_the_best_generator_so_far_comes_along(origin):
     best = min(log_of(), key=lambda row: float(row["mmd"]))
     go_on("--g-learning-rate", "0.9", "--d-learning-rate", "0.9")
-    assert told("new", runs.ABOUT)["epochs"] == int(best["epoch"])
-    generator, _ = runs.load_generator("runs/new")
-    kept, _ = runs.load_generator("runs/tiny")
+    assert told("new", generators.ABOUT)["epochs"] == int(best["epoch"])
+    generator, _ = generators.load_generator("runs/new")
+    kept, _ = generators.load_generator("runs/tiny")
     assert all(
         (a == b).all()
         for a, b in zip(generator.get_weights(), kept.get_weights(), strict=True)
@@ -135,15 +133,15 @@ def test_another_score_begins_its_own_search_for_the_best(origin):
     go_on("--score", "none")
     assert "mmd" not in log_of("runs/new")[0]
     assert told("new")["changes"][0]["constants"] == {"SCORE": ["mmd", "none"]}
-    assert told("new", runs.ABOUT)["epochs"] == 3
+    assert told("new", generators.ABOUT)["epochs"] == 3
     assert told("new", "generator-last.json")["epochs"] == 3
     go_on("--from", "runs/new", "--score", "mmd", run="runs/newer", epochs=5)
     rows = log_of("runs/newer")
     assert [bool(row["mmd"]) for row in rows] == [False, False, False, True, True]
     assert list(rows[0]) == list(log_of()[0])
     best = min(rows[3:], key=lambda row: float(row["mmd"]))
-    assert told("newer", runs.ABOUT)["epochs"] == int(best["epoch"])
-    assert told("newer", runs.ABOUT)["score"] == float(best["mmd"])
+    assert told("newer", generators.ABOUT)["epochs"] == int(best["epoch"])
+    assert told("newer", generators.ABOUT)["score"] == float(best["mmd"])
 
 
 def test_until_another_score_is_there_the_last_is_drawn(origin, monkeypatch):
@@ -151,7 +149,7 @@ def test_until_another_score_is_there_the_last_is_drawn(origin, monkeypatch):
     newest = checkpoints.folders(origin)[-1]
     progress = {**checkpoints.read_progress(newest), "best": worse}
     checkpoints.write_progress(newest, progress)
-    for end in runs.ENDS:
+    for end in generators.ENDS:
         (origin / f"generator.{end}").write_bytes(b"of epoch 1")
 
     def stop(*_):
@@ -160,7 +158,7 @@ def test_until_another_score_is_there_the_last_is_drawn(origin, monkeypatch):
     monkeypatch.setattr(train, "train_epoch", stop)
     with pytest.raises(KeyboardInterrupt):
         go_on("--score", "none")
-    assert told("new", runs.ABOUT) == told("tiny", "generator-last.json")
+    assert told("new", generators.ABOUT) == told("tiny", "generator-last.json")
 
 
 def test_the_same_command_continues_it(origin, capsys):
@@ -192,9 +190,9 @@ def test_the_same_command_continues_it(origin, capsys):
 )
 def test_what_cannot_be_gone_on_from_is_one_line(origin, options, message):
     Path("runs/empty").mkdir()
-    shutil.copy(origin / runs.CONSTANTS, "runs/empty")
+    shutil.copy(origin / folder.CONSTANTS, "runs/empty")
     Path("alone").mkdir()
-    shutil.copy(origin / runs.ABOUT, "alone")
+    shutil.copy(origin / generators.ABOUT, "alone")
     before = contents("runs")
     with pytest.raises(SystemExit) as stopped:
         go_on(*options)
@@ -215,7 +213,7 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(origin):
 
 def test_a_run_in_training_is_not_gone_on_from(origin):
     with (
-        runs.alone(origin),
+        folder.alone(origin),
         pytest.raises(SystemExit, match=f"Process {os.getpid()} on .* Stop that"),
     ):
         go_on()
@@ -224,16 +222,16 @@ def test_a_run_in_training_is_not_gone_on_from(origin):
 
 def test_many_may_go_on_from_one_run_that_cannot_be_written(origin):
     before = contents(origin)
-    (origin / runs.LOCK).chmod(0o444)
-    lock = (origin / runs.LOCK).read_bytes()
-    with runs.resting(origin):
+    (origin / folder.LOCK).chmod(0o444)
+    lock = (origin / folder.LOCK).read_bytes()
+    with folder.resting(origin):
         go_on()
     assert contents(origin) == before
-    assert (origin / runs.LOCK).read_bytes() == lock
-    (origin / runs.LOCK).unlink()
+    assert (origin / folder.LOCK).read_bytes() == lock
+    (origin / folder.LOCK).unlink()
     go_on(run="runs/newer")
     assert_same_bits(final("runs/new"), final("runs/newer"))
-    assert not (origin / runs.LOCK).exists()
+    assert not (origin / folder.LOCK).exists()
 
 
 def test_it_goes_on_from_an_epochs_end(origin, capsys):
@@ -267,15 +265,15 @@ def test_what_the_run_did_meanwhile_comes_along(origin, monkeypatch):
 
 
 def test_killed_while_copying_the_same_command_begins_again(origin, monkeypatch):
-    replace = branch.replace
+    replace = fork.replace
 
     def killed(part, folder):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(branch, "replace", killed)
+    monkeypatch.setattr(fork, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         go_on()
-    monkeypatch.setattr(branch, "replace", replace)
+    monkeypatch.setattr(fork, "replace", replace)
     with pytest.raises(SystemExit, match="--run NAME, to copy runs/tiny again: --from"):
         train.main(["--from", "", "--run", "runs/new", "--epochs", "3"])
     go_on()

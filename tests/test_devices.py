@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import checkpoints
+from dcgan.runs import checkpoints
 
 pytest.importorskip("jax")
 

@@ -16,9 +16,10 @@ from types import SimpleNamespace
 
 import pytest
 
-import download
-from download import Source, fetch
-from script import UserError, write_whole
+from dcgan.common import download
+from dcgan.common.console import UserError
+from dcgan.common.download import Source, fetch
+from dcgan.common.files import write_whole
 
 FILE = random.Random(1).randbytes(300_000)
 MD5 = hashlib.md5(FILE).hexdigest()

@@ -10,12 +10,12 @@ from PIL import Image
 from test_inception import HOSTILE, faces, write_old, write_state_dict
 
 import evaluate
-import inception
 import models
 import preprocess
-import runs
-import scores
-from script import UserError, current
+from dcgan.common.console import UserError
+from dcgan.common.options import current
+from dcgan.runs import generators
+from dcgan.scores import inception, metrics
 
 COUNT = 30  # photos
 SAMPLES = 24
@@ -61,11 +61,11 @@ def save(run="runs/a", seed=1, **changes):
         "data": {"name": "photos", "count": COUNT, "source": "photos"}
         | {"checksum": about["checksum"]},
     }
-    runs.save_generator(run, generator, {**about, **changes})
+    generators.save_generator(run, generator, {**about, **changes})
     return generator
 
 
-def metrics(run="runs/a"):
+def metrics_of(run="runs/a"):
     return json.loads(Path(run, "metrics.json").read_text())
 
 
@@ -95,9 +95,9 @@ def test_the_newest_run_is_scored_against_its_own_data(network, capsys):
     fake, real = models.draw(generator, noise.astype("float32")), real_faces()
     seen = inception.load(network)
     fake_features, real_features = seen.features(fake), seen.features(real)
-    found = metrics()
-    assert found["mmd"] == pytest.approx(scores.mmd(real, fake), rel=1e-3)
-    fid = scores.fid(real_features, fake_features)
+    found = metrics_of()
+    assert found["mmd"] == pytest.approx(metrics.mmd(real, fake), rel=1e-3)
+    fid = metrics.fid(real_features, fake_features)
     assert found["fid"] == pytest.approx(fid, rel=1e-3)
     assert found["kid_standard_error"] > 0
     assert {0 <= found[name] <= 1 for name in ("precision", "recall")} == {True}
@@ -112,19 +112,19 @@ def test_the_newest_run_is_scored_against_its_own_data(network, capsys):
 def test_the_last_generator_is_scored_where_it_is_asked_for():
     save("runs/a")
     other = save("runs/b", seed=2, epochs=9)
-    about = json.loads(Path("runs/b", runs.ABOUT).read_text())
-    runs.save_generator("runs/a", other, about, "last")
+    about = json.loads(Path("runs/b", generators.ABOUT).read_text())
+    generators.save_generator("runs/a", other, about, "last")
     for which, epochs in (("last", "9"), ("best", "3")):
         evaluate.main(["--run", "runs/a", "--which", which, "--network", "none"])
-        assert metrics()["protocol"]["epochs"] == epochs
+        assert metrics_of()["protocol"]["epochs"] == epochs
 
 
 def test_the_whole_protocol_stands_beside_the_scores(network, capsys):
     save()
     evaluate.main(["--network", network])
-    told, protocol = capsys.readouterr().out, metrics()["protocol"]
+    told, protocol = capsys.readouterr().out, metrics_of()["protocol"]
     pixels = hashlib.sha256(real_faces().tobytes()).hexdigest()
-    weights = checksum(f"runs/a/{runs.GENERATOR}")
+    weights = checksum(f"runs/a/{generators.GENERATOR}")
     expected = {
         "generator": f"runs/a, sha256 {weights[:8]}",
         "weights": "averaged weights",
@@ -144,9 +144,9 @@ def test_the_whole_protocol_stands_beside_the_scores(network, capsys):
 
 def test_equally_many_of_both_are_paired(monkeypatch):
     asked = []
-    monkeypatch.setattr(scores, "kid", lambda *sets: asked.append(sets) or (0, 0))
+    monkeypatch.setattr(metrics, "kid", lambda *sets: asked.append(sets) or (0, 0))
     monkeypatch.setattr(
-        scores, "precision_recall", lambda *sets: asked.append(sets) or (0, 0)
+        metrics, "precision_recall", lambda *sets: asked.append(sets) or (0, 0)
     )
     save()
     evaluate.score_features(Eyes(), open_own(), faces(SAMPLES))
@@ -272,7 +272,7 @@ def test_faces_are_picked_by_the_seed_and_each_once():
 def test_without_a_network_there_is_the_mmd(capsys):
     save()
     evaluate.main(["--network", "none"])
-    assert {"mmd"} == {"mmd", "fid", "kid", "precision", "recall"} & metrics().keys()
+    assert {"mmd"} == {"mmd", "fid", "kid", "precision", "recall"} & metrics_of().keys()
     told = capsys.readouterr().out
     assert "MMD" in told
     assert "FID" not in told
@@ -287,14 +287,14 @@ def test_a_network_that_is_refused_leaves_the_mmd_and_a_reason(capsys, named):
     with pytest.raises(UserError, match=rf"No FID, no KID.*{named}.*Get https"):
         evaluate.main(["--network", named])
     assert "MMD" in capsys.readouterr().out
-    assert "fid" not in metrics()
+    assert "fid" not in metrics_of()
     assert not Path("was-run").exists()
 
 
 def test_fewer_real_faces_are_said_to_be_drawn():
     save()
     evaluate.main(["--network", "none", "--real", "12", "--seed", "3"])
-    told = metrics()["protocol"]["real"]
+    told = metrics_of()["protocol"]["real"]
     assert told.startswith("12 of 30 of photos, drawn with seed 3")
 
 
@@ -305,9 +305,10 @@ def test_other_pictures_are_named_as_such(capsys):
         Image.fromarray(face).save(f"other/{number}.png")
     evaluate.main(["--network", "none", "--data", "other"])
     assert (
-        "not just the pictures that it was trained on" in metrics()["protocol"]["split"]
+        "not just the pictures that it was trained on"
+        in metrics_of()["protocol"]["split"]
     )
-    assert metrics()["protocol"]["real"].startswith("11 of 11 of other")
+    assert metrics_of()["protocol"]["real"].startswith("11 of 11 of other")
 
 
 def test_a_generator_of_the_first_pictures_is_scored_against_those():
@@ -315,7 +316,7 @@ def test_a_generator_of_the_first_pictures_is_scored_against_those():
     data = {"name": "photos", "count": 20, "source": "photos", "checksum": first}
     save(data=data, averaged=False)
     evaluate.main(["--network", "none"])
-    protocol = metrics()["protocol"]
+    protocol = metrics_of()["protocol"]
     assert protocol["real"].startswith("20 of 20 of photos")
     assert protocol["split"].startswith("all that it was trained on")
     assert protocol["weights"].startswith("plain weights, not averaged")
@@ -359,11 +360,11 @@ def test_where_metrics_cannot_be_written_the_table_is_printed(capsys):
 
 def test_real_faces_never_go_among_the_suites_weights(capsys, monkeypatch, here):
     save("weights/shipped")
-    monkeypatch.setattr(runs, "SHIPPED", str(here / "weights/shipped"))
+    monkeypatch.setattr(generators, "SHIPPED", str(here / "weights/shipped"))
     evaluate.main(["--network", "none"])
     assert Path("nearest.png").exists()
     assert list(Path("weights").rglob("*.png")) == []
-    assert metrics("weights/shipped")["mmd"]
+    assert metrics_of("weights/shipped")["mmd"]
     assert "\nnearest.png shows 10 fakes above" in capsys.readouterr().out
 
 

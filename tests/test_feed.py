@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-import feed
+from dcgan.training import batches as feed
 
 
 def shown(count, batch_size, seed=1, epoch=1):

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 import pytest
 
-import fuse
 import models
 import train
+from dcgan.training import compiled
 
 BATCH = 4
 
@@ -70,8 +70,8 @@ def test_fused_and_plain_train_to_the_same_weights(constants, smooth):
     first = [
         weight.numpy().copy() for weight in fused.discriminator.trainable_variables
     ]
-    one_by_one = fuse.plain(plain, train.five_steps)
-    at_once = fuse.fused(fused, train.five_steps)
+    one_by_one = compiled.plain(plain, train.five_steps)
+    at_once = compiled.fused(fused, train.five_steps)
     for start, count in ((0, 12), (12, 8)):
         expected = one_by_one(some_batches(count, start))
         scores = at_once(some_batches(count, start))
@@ -111,7 +111,7 @@ def test_a_fused_step_moves_its_own_network_and_not_the_other(constants, trained
         model.name: [weight.numpy().copy() for weight in model.trainable_variables]
         for model in (moved, frozen)
     }
-    fuse.fused(gan, step)(some_batches(3))
+    compiled.fused(gan, step)(some_batches(3))
     assert min(far_from(before[moved.name], moved)) > 0
     assert max(far_from(before[frozen.name], frozen)) == 0
 
@@ -122,7 +122,7 @@ def test_the_average_follows_inside_the_call(constants):
     before = arrays_of(gan.average)
     batches = some_batches(3)
     batches["decay"] = keras.ops.convert_to_tensor(np.array([0.9, 0.9, 0], "float32"))
-    fuse.fused(gan, train.five_steps)(batches)
+    compiled.fused(gan, train.five_steps)(batches)
     assert largest_difference(gan.average, gan.generator) < 1e-6
     assert max(map(np.ptp, before)) > 0
     moved = zip(before, arrays_of(gan.average), strict=True)
@@ -141,7 +141,7 @@ def test_mirrored_faces_are_mirrored_inside_the_call(constants):
     batches["real"] = keras.ops.convert_to_tensor(real)
     mirrored = np.array([[False] * BATCH, [True] * BATCH])
     batches["mirrored"] = keras.ops.convert_to_tensor(mirrored)
-    scores = fuse.fused(build(), step)(batches)
+    scores = compiled.fused(build(), step)(batches)
     assert np.asarray(scores["left"]).tolist() == [200, 0]
 
 
@@ -150,7 +150,7 @@ def test_two_trainings_in_one_process_do_not_disturb_each_other(constants):
     ends = []
     for _ in range(2):
         gan = build()
-        fuse.fused(gan, train.five_steps)(some_batches(2))
+        compiled.fused(gan, train.five_steps)(some_batches(2))
         ends.append(arrays_of(gan.generator))
     assert all((a == b).all() for a, b in zip(*ends, strict=True))
 
@@ -167,8 +167,8 @@ def test_in_bfloat16_the_last_layers_and_the_losses_stay_float32(constants):
     scaled = gan.judge.get_layer("scaled")
     assert scaled.compute_dtype == "float32"
     exact = build()
-    scores = fuse.fused(gan, train.five_steps)(some_batches(2))
-    expected = fuse.plain(exact, train.five_steps)(some_batches(2))
+    scores = compiled.fused(gan, train.five_steps)(some_batches(2))
+    expected = compiled.plain(exact, train.five_steps)(some_batches(2))
     for name in ("d_loss", "g_loss"):
         np.testing.assert_allclose(scores[name], expected[name], rtol=0.05)
         assert (np.asarray(scores[name]) != expected[name]).any()
@@ -179,7 +179,7 @@ def test_in_bfloat16_the_last_layers_and_the_losses_stay_float32(constants):
 @pytest.mark.every_backend
 def test_memory_does_not_grow_from_call_to_call(constants, monkeypatch):
     monkeypatch.setitem(models.DCGAN, 28, (7, (2, 2, 2)))
-    call = fuse.fused(build(), train.five_steps)
+    call = compiled.fused(build(), train.five_steps)
     batches = some_batches(1)
 
     def growth(calls):

@@ -13,12 +13,12 @@ from PIL import Image
 
 import generate
 import models
-import runs
-import script
-from script import current
+from dcgan.common import files
+from dcgan.common.options import current
+from dcgan.runs import generators
 
 SUITE = Path(__file__).parent.parent
-SHIPPED = SUITE / runs.SHIPPED
+SHIPPED = SUITE / generators.SHIPPED
 ABOUT = {
     "network": "dcgan",
     "image_size": 28,
@@ -39,7 +39,7 @@ def save(run, seed=1):
     generator = models.build_generator("dcgan", 28)
     for weight in generator.trainable_weights:  # far from grey, so that faces differ
         weight.assign(weight * 3)
-    runs.save_generator(run, generator, ABOUT)
+    generators.save_generator(run, generator, ABOUT)
     return generator
 
 
@@ -75,7 +75,7 @@ def test_the_last_generator_draws_where_it_is_asked_for(capsys):
     with pytest.raises(SystemExit, match="No last generator in runs/a yet"):
         generate.main(["--which", "last"])
     other = save("runs/b", seed=2)
-    runs.save_generator("runs/a", other, {**ABOUT, "epochs": 9}, "last")
+    generators.save_generator("runs/a", other, {**ABOUT, "epochs": 9}, "last")
     generate.main(["--which", "last"])
     assert "for 9 epochs" in capsys.readouterr().out
     last = pixels()
@@ -140,7 +140,7 @@ def test_without_a_run_the_generator_that_came_along_draws(capsys):
 @pytest.mark.parametrize("name", ["celeba-28", "celeba-64"])
 def test_what_came_along_says_where_it_comes_from(name):
     folder = SUITE / "weights" / name
-    generator, about = runs.load_generator(folder)
+    generator, about = generators.load_generator(folder)
     assert generator.output_shape[1] == about["image_size"] == int(name[-2:])
     assert about["data"]["count"] == 20075
     assert about["epochs"] >= 20
@@ -152,7 +152,7 @@ def test_what_came_along_says_where_it_comes_from(name):
 
 
 def damage_bytes(run):
-    path = Path(run, runs.GENERATOR)
+    path = Path(run, generators.GENERATOR)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -160,13 +160,13 @@ def damage_bytes(run):
 
 def take_weights_of_another_size(run):
     weights = models.build_generator("dcgan", 32)
-    weights.save_weights(Path(run, runs.GENERATOR))
-    checksum = hashlib.sha256(Path(run, runs.GENERATOR).read_bytes()).hexdigest()
+    weights.save_weights(Path(run, generators.GENERATOR))
+    checksum = hashlib.sha256(Path(run, generators.GENERATOR).read_bytes()).hexdigest()
     rewrite(run, sha256=checksum)
 
 
 def rewrite(run, **changes):
-    path = Path(run, runs.ABOUT)
+    path = Path(run, generators.ABOUT)
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
@@ -209,8 +209,8 @@ def test_a_picture_that_no_memory_holds_is_refused():
         (lambda run: rewrite(run, network=7), "generator.json has a wrong network"),
         (lambda run: rewrite(run, latent=7), "generator.json has a wrong latent"),
         (lambda run: rewrite(run, data=3), "generator.json has a wrong data"),
-        (lambda run: Path(run, runs.ABOUT).write_text("[]"), "cannot be read"),
-        (lambda run: Path(run, runs.ABOUT).write_text("{"), "cannot be read"),
+        (lambda run: Path(run, generators.ABOUT).write_text("[]"), "cannot be read"),
+        (lambda run: Path(run, generators.ABOUT).write_text("{"), "cannot be read"),
     ],
 )
 def test_weights_that_cannot_be_used_are_refused_in_one_line(harm, message):
@@ -262,16 +262,16 @@ def test_killed_while_it_is_replaced_the_generator_of_before_is_whole(monkeypatc
         os.replace(old, new)
 
     with monkeypatch.context() as patch:
-        patch.setattr(script, "replace", deadly)
+        patch.setattr(files, "replace", deadly)
         with pytest.raises(Killed):
             save("runs/one", seed=2)
-    assert written[0].name == runs.ABOUT
-    found, about = runs.load_generator("runs/one")
+    assert written[0].name == generators.ABOUT
+    found, about = generators.load_generator("runs/one")
     assert about["epochs"] == ABOUT["epochs"]
     for one, other in zip(found.weights, before.weights, strict=True):
         assert (one.numpy() == other.numpy()).all()
     after = save("runs/one", seed=2)
-    found, about = runs.load_generator("runs/one")
+    found, about = generators.load_generator("runs/one")
     assert "before" not in about
     assert (found.weights[0].numpy() == after.weights[0].numpy()).all()
 
@@ -304,7 +304,9 @@ def test_weights_that_lead_astray_or_claim_terabytes_are_refused(harm, message):
     save("runs/one")
     with h5py.File("runs/one/generator.weights.h5", "a") as file:
         harm(file, "more")
-    checksum = hashlib.sha256(Path("runs/one", runs.GENERATOR).read_bytes()).hexdigest()
+    checksum = hashlib.sha256(
+        Path("runs/one", generators.GENERATOR).read_bytes()
+    ).hexdigest()
     rewrite("runs/one", sha256=checksum)
     with pytest.raises(SystemExit, match=message):
         generate.main(["--run", "runs/one"])

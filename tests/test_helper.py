@@ -15,7 +15,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import helper
-from script import UserError
+from dcgan.common.console import UserError
+from dcgan.pictures import faces, sources, workers
 
 SUITE = Path(__file__).parent.parent
 ORANGE, BLUE, WHITE = (240, 120, 40), (20, 60, 200), (255, 255, 255)
@@ -54,14 +55,14 @@ def pack(path, files, method=zipfile.ZIP_STORED):
 
 
 def names_in(source):
-    pictures = helper.list_pictures(source)
-    rows = helper.ROW.iter_unpack(pictures.rows)
+    pictures = sources.list_pictures(source)
+    rows = sources.ROW.iter_unpack(pictures.rows)
     return [pictures.names[row[0] : row[1]].decode() for row in rows]
 
 
 def read(source, size=4):
     """Return the faces (n, S, S, 3) of a source, and {name: reason} of the others."""
-    pixels, failures = helper.read_faces((helper.list_pictures(source), size))
+    pixels, failures = workers.read_faces((sources.list_pictures(source), size))
     faces = np.frombuffer(pixels, np.uint8).reshape(-1, size, size, 3)
     return faces, dict(failures)
 
@@ -117,11 +118,11 @@ def test_parts_are_the_whole_cut_up(tmp_path, source):
     files = {f"{number:03}.png": plain((number, 0, 0)) for number in range(7)}
     put(tmp_path / "folder", files)
     pack(tmp_path / "pictures.zip", files)
-    pictures = helper.list_pictures(tmp_path / source)
+    pictures = sources.list_pictures(tmp_path / source)
     jobs = [(pictures.part(first, 3), 2) for first in (0, 3, 6)]
     assert [len(part) for part, _ in jobs] == [3, 3, 1]
-    pixels = [helper.read_faces(job)[0] for job in jobs]
-    assert b"".join(pixels) == helper.read_faces((pictures, 2))[0]
+    pixels = [workers.read_faces(job)[0] for job in jobs]
+    assert b"".join(pixels) == workers.read_faces((pictures, 2))[0]
     assert [data[0] for data in pixels] == [0, 3, 6]
 
 
@@ -185,17 +186,17 @@ def test_a_source_without_pictures_is_named_with_the_cure(here, name, content, m
     elif content is not None:
         put(Path(name), content).mkdir(exist_ok=True)
     with pytest.raises(UserError) as error:
-        helper.list_pictures(name)
+        sources.list_pictures(name)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
 
 
 def test_a_zip_that_goes_away_while_it_is_read_ends_the_reading(tmp_path):
     archive = pack(tmp_path / "a.zip", {"a.png": plain(BLUE)})
-    pictures = helper.list_pictures(archive)
+    pictures = sources.list_pictures(archive)
     archive.unlink()
     with pytest.raises(UserError, match=r"Cannot read .*a\.zip: No such file"):
-        helper.read_faces((pictures, 4))
+        workers.read_faces((pictures, 4))
 
 
 # Opening pictures
@@ -261,7 +262,7 @@ LEFT_AND_RIGHT = {
 @pytest.mark.parametrize("kind", LEFT_AND_RIGHT)
 def test_every_kind_of_picture_becomes_rgb_on_white(kind):
     data, left, right = LEFT_AND_RIGHT[kind]
-    face = helper.read_face(data, 40)
+    face = faces.read_face(data, 40)
     assert face.mode == "RGB"
     assert near(face.getpixel((5, 20)), left)
     assert near(face.getpixel((35, 20)), right)
@@ -272,7 +273,7 @@ def test_a_picture_taken_with_a_turned_camera_is_turned_upright(kind):
     # The camera was turned by a quarter, so the upright picture has orange on top
     turned = Image.Exif()
     turned[0x0112] = 6
-    face = helper.read_face(encoded(halves((40, 40)), kind, exif=turned), 8)
+    face = faces.read_face(encoded(halves((40, 40)), kind, exif=turned), 8)
     assert near(face.getpixel((4, 0)), ORANGE, 12)
     assert near(face.getpixel((4, 7)), BLUE, 12)
 
@@ -377,18 +378,18 @@ def test_what_the_front_of_an_archive_held_is_unreadable_when_it_is_missing(tmp_
 
 def test_a_picture_that_the_system_refuses_to_read_is_not_left_out(tmp_path):
     put(tmp_path, {"a.png": plain(BLUE), "b.png": plain(ORANGE)})
-    pictures = helper.list_pictures(tmp_path)
+    pictures = sources.list_pictures(tmp_path)
     (tmp_path / "a.png").unlink()
     (tmp_path / "a.png").mkdir()
     with pytest.raises(UserError, match=r"Cannot read .*a\.png: Is a directory"):
-        helper.read_faces((pictures, 4))
+        workers.read_faces((pictures, 4))
 
 
 def test_a_picture_that_went_away_is_skipped(tmp_path):
     put(tmp_path, {"a.png": plain(BLUE), "b.png": plain(ORANGE)})
-    pictures = helper.list_pictures(tmp_path)
+    pictures = sources.list_pictures(tmp_path)
     (tmp_path / "a.png").unlink()
-    _, failures = helper.read_faces((pictures, 4))
+    _, failures = workers.read_faces((pictures, 4))
     assert "No such file" in dict(failures)["a.png"]
 
 
@@ -413,7 +414,7 @@ def noise(width, height):
 )
 def test_the_crop_is_celebas_box_or_the_centre_square(width, height, left, top, side):
     pixels = noise(width, height)
-    face = np.asarray(helper.crop_face(Image.fromarray(pixels)))
+    face = np.asarray(faces.crop_face(Image.fromarray(pixels)))
     assert np.array_equal(face, pixels[top : top + side, left : left + side])
 
 
@@ -421,14 +422,14 @@ def test_a_face_is_cropped_before_it_is_resized():
     pixels = np.zeros((218, 178, 3), np.uint8)
     pixels[55:163, 35:143] = 255
     assert (
-        np.asarray(helper.read_face(encoded(Image.fromarray(pixels)), 64)).min() == 255
+        np.asarray(faces.read_face(encoded(Image.fromarray(pixels)), 64)).min() == 255
     )
 
 
 def test_shrinking_averages_the_pixels_that_fall_together():
     board = np.indices((128, 128)).sum(0) % 2 * 255
     image = Image.fromarray(board.astype(np.uint8)).convert("RGB")
-    face = np.asarray(helper.read_face(encoded(image), 32))
+    face = np.asarray(faces.read_face(encoded(image), 32))
     assert near(face, 127, 2)
 
 
@@ -437,7 +438,7 @@ def test_shrinking_averages_the_pixels_that_fall_together():
 
 def test_a_grid_fills_rows_from_the_left_with_white_between():
     faces = np.stack([np.full((4, 4, 3), shade, np.uint8) for shade in (0, 50, 100)])
-    sheet = np.asarray(helper.grid(faces, 2))
+    sheet = np.asarray(faces.grid(faces, 2))
     assert sheet.shape == (10, 10, 3)
     assert (sheet[:4, :4] == 0).all()
     assert (sheet[:4, 6:] == 50).all()
@@ -453,13 +454,13 @@ def test_a_grid_fills_rows_from_the_left_with_white_between():
 )
 def test_a_grid_is_as_large_as_its_faces_need(count, columns, scale, width, height):
     faces = np.zeros((count, 8, 8, 3), np.uint8)
-    assert helper.grid(faces, columns, scale).size == (width, height)
+    assert faces.grid(faces, columns, scale).size == (width, height)
 
 
 def test_a_grid_enlarges_faces_smoothly_but_not_across_the_gaps():
     faces = np.zeros((2, 8, 8, 3), np.uint8)
     faces[:, :, 4:] = 200
-    sheet = np.asarray(helper.grid(faces, 2, scale=4))
+    sheet = np.asarray(faces.grid(faces, 2, scale=4))
     assert sheet.shape == (32, 66, 3)
     assert len(np.unique(sheet[:, :32])) > 2
     assert (sheet[:, 32:34] == 255).all()
@@ -532,7 +533,7 @@ def test_a_worker_that_imports_the_helper_does_not_load_numpy():
 def test_a_link_to_itself_is_passed_over(here):
     Image.new("RGB", (40, 40)).save("one.png")
     Path("round.png").symlink_to("round.png")
-    assert len(helper.list_pictures(here)) == 1
+    assert len(sources.list_pictures(here)) == 1
 
 
 def test_what_claims_to_be_larger_than_any_picture_is_not_read(here, monkeypatch):
@@ -542,5 +543,5 @@ def test_what_claims_to_be_larger_than_any_picture_is_not_read(here, monkeypatch
         file.truncate(2_000_000)
     monkeypatch.setattr(helper, "LARGEST", 1_000_000)
     for source in (here / "zeros.zip", here):
-        _, failures = helper.read_faces((helper.list_pictures(source), 28))
+        _, failures = workers.read_faces((sources.list_pictures(source), 28))
         assert "2,000,000 bytes, more than any picture" in failures[0][1]

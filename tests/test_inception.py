@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import inception
-import watch
-from script import UserError
+from dcgan.common.console import UserError
+from dcgan.scores import inception
+from dcgan.training import scoring
 
 WIDTH = 3  # of every convolution; the true network has up to 2,048
 
@@ -514,17 +514,17 @@ def test_the_second_source_is_asked_where_the_first_has_nothing(site):
 
 
 def test_a_new_run_on_a_gpu_fetches_it_or_says_why_not(site, monkeypatch, capsys):
-    assert watch.has_gpu() or watch.choose("auto") == "mmd"
-    assert watch.has_gpu() or site == []
-    monkeypatch.setattr(watch, "has_gpu", lambda: True)  # stands for the hardware
-    assert watch.choose("auto", is_first=False) == "mmd"
-    assert watch.choose("auto") == "kid"
+    assert scoring.has_gpu() or scoring.choose("auto") == "mmd"
+    assert scoring.has_gpu() or site == []
+    monkeypatch.setattr(scoring, "has_gpu", lambda: True)  # stands for the hardware
+    assert scoring.choose("auto", is_first=False) == "mmd"
+    assert scoring.choose("auto") == "kid"
     assert site == ["/net.whl"]
     Path("data/inception-2015.whl").unlink()
     for name in ("net.whl", "net.pth"):
         Path("site", name).unlink()
     capsys.readouterr()
-    assert watch.choose("auto") == "mmd"
+    assert scoring.choose("auto") == "mmd"
     told = capsys.readouterr().out
     assert "Scoring by MMD, for Inception is not to be had" in told
     assert "By hand: save http" in told

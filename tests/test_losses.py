@@ -4,15 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-import checkpoints
-import fuse
-import losses
 import models
 import preprocess
-import runs
-import spectral
 import train
-from script import current
+from dcgan.common.options import current
+from dcgan.networks import losses, spectral
+from dcgan.runs import checkpoints, generators
+from dcgan.training import compiled
 
 BATCH = 4
 LOSSES = ["cross-entropy", "least-squares", "hinge", "relativistic"]
@@ -165,7 +163,7 @@ def test_a_fused_step_moves_its_own_network_and_not_the_other(small, recipe):
     for name in parts:
         trained.append(name)
         before = {part: trainable(model) for part, model in parts.items()}
-        fuse.fused(gan, step)(some_batches(2, recipe))
+        compiled.fused(gan, step)(some_batches(2, recipe))
         for part, model in parts.items():
             pairs = zip(before[part], trainable(model), strict=True)
             moved = [(old != new).any() for old, new in pairs]
@@ -186,11 +184,11 @@ def test_fused_and_plain_train_to_the_same_weights_with_everything_on(
     recipe = RECIPES[-1]
     plain, fused = build(recipe, (2e-4, 2e-4)), build(recipe, (2e-4, 2e-4))
     batches = some_batches(6, recipe)
-    expected = fuse.plain(plain, train.five_steps)(batches)
-    scores = fuse.fused(fused, train.five_steps)(batches)
+    expected = compiled.plain(plain, train.five_steps)(batches)
+    scores = compiled.fused(fused, train.five_steps)(batches)
     for name in expected:
         np.testing.assert_allclose(scores[name], expected[name], atol=1e-5)
-    pairs = zip(fuse.variables_of(plain), fuse.variables_of(fused), strict=True)
+    pairs = zip(compiled.variables_of(plain), compiled.variables_of(fused), strict=True)
     assert max(np.abs(a.numpy() - b.numpy()).max() for a, b in pairs) < 1e-5
     for model, rate in ((fused.judge, "D"), (fused.d_on_g, "G")):
         begun = getattr(train, f"{rate}_LEARNING_RATE")
@@ -205,7 +203,7 @@ def test_without_a_rate_nothing_moves(small, monkeypatch):
     batches = some_batches(2, models.PLAIN)
     batches["d_rate"] = keras.ops.zeros((2,))
     d, g = trainable(gan.discriminator), trainable(gan.generator)
-    fuse.fused(gan, train.five_steps)(batches)
+    compiled.fused(gan, train.five_steps)(batches)
     d_pairs = zip(d, trainable(gan.discriminator), strict=True)
     g_pairs = zip(g, trainable(gan.generator), strict=True)
     assert all((old == new).all() for old, new in d_pairs)
@@ -383,7 +381,7 @@ def test_a_run_with_everything_on_continues_to_the_same_bits(small, here, monkey
         with np.load(checkpoints.folders(run)[-1] / "weights.npz") as arrays:
             ends.append({name: arrays[name].tobytes() for name in arrays.files})
     assert ends[0] == ends[1]
-    generator, about = runs.load_generator("whole")
+    generator, about = generators.load_generator("whole")
     assert about["width"] == 0.5
     assert generator.count_params() < models.build_generator("dcgan", 28).count_params()
 

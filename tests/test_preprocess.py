@@ -20,8 +20,9 @@ from PIL import Image
 import cartoons
 import helper
 import preprocess
+from dcgan.common.console import UserError
+from dcgan.pictures import sources
 from preprocess import check_enough, name_of, open_faces, prepare
-from script import UserError
 
 SUITE = Path(__file__).parent.parent
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -591,7 +592,7 @@ def test_a_kill_leaves_no_worker_and_no_array_and_the_next_start_makes_it(
     assert "Made data/many-28.npy: 700 pictures" in out
     assert not list(Path("data").glob("part-*"))
     made = np.load("data/many-28.npy").tobytes()
-    assert made == helper.read_faces((helper.list_pictures("many"), 28))[0]
+    assert made == workers.read_faces((sources.list_pictures("many"), 28))[0]
 
 
 @LINUX

@@ -15,13 +15,13 @@ from test_inception import write_state_dict
 
 import cartoons
 import evaluate
-import inception
-import runs
-import scores
 import train
 from benchmarks import quality, scoring
 from benchmarks.workers import SUITE
-from script import UserError, current
+from dcgan.common.console import UserError
+from dcgan.common.options import current
+from dcgan.runs import folder
+from dcgan.scores import inception, metrics
 
 COUNT = 70  # a batch of 64, and some
 
@@ -68,7 +68,7 @@ def test_every_recipe_is_trained_once_and_scored(capfd):
         for it in ("itself", "average")
     )
     assert plain["kid"] != averaged["kid"]
-    begun = runs.read_constants(Path("runs/quality", folders[0]))["constants"]
+    begun = folder.read_constants(Path("runs/quality", folders[0]))["constants"]
     assert (begun["BATCH_SIZE"], begun["SEED"]) == (32, 1)
     capfd.readouterr()
     assert compare("plain,averaged,batch 32", "--seeds", "1,2").endswith(
@@ -173,7 +173,7 @@ def test_recipes_are_ranked_by_their_mean_against_plain():
 def test_what_is_less_like_faces_is_further_from_them():
     faces = drawn(160)
     kinds = scoring.kinds(faces[80:])
-    found = [scores.mmd(faces[:80], kind) for kind in kinds.values()]
+    found = [metrics.mmd(faces[:80], kind) for kind in kinds.values()]
     assert found[0] == min(found)
     assert found[-1] == max(found)
     assert all(kind.shape == faces[80:].shape for kind in kinds.values())

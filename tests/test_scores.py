@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-import scores
+from dcgan.scores import metrics
 
 
 def features(n, d=24, shift=0.0, seed=0):
@@ -48,15 +48,15 @@ def direct_mmd(real, fake, kernel):
 def test_fid_is_what_its_formula_gives(n, m):
     real, fake = features(n), features(m, shift=0.3, seed=1)
     expected = direct_fid(real, fake, by_eigenvalues)
-    assert scores.fid(real, fake) == pytest.approx(expected, rel=1e-6)
-    assert scores.fid(fake, real) == pytest.approx(expected, rel=1e-6)
+    assert metrics.fid(real, fake) == pytest.approx(expected, rel=1e-6)
+    assert metrics.fid(fake, real) == pytest.approx(expected, rel=1e-6)
 
 
 def test_fid_is_what_scipys_matrix_root_gives():
     linalg = pytest.importorskip("scipy.linalg")
     real, fake = features(300), features(200, shift=0.3, seed=1)
     expected = direct_fid(real, fake, lambda ab: np.trace(linalg.sqrtm(ab).real))
-    assert scores.fid(real, fake) == pytest.approx(expected, rel=1e-6)
+    assert metrics.fid(real, fake) == pytest.approx(expected, rel=1e-6)
 
 
 def test_fid_of_two_normal_distributions_is_known():
@@ -64,7 +64,7 @@ def test_fid_of_two_normal_distributions_is_known():
     random = np.random.default_rng(3)
     real = random.normal(size=(200_000, 3))
     fake = random.normal(size=(200_000, 3)) * [1, 2, 0.5] + [1, 0, 3]
-    assert scores.fid(real, fake) == pytest.approx(1 + 1 + 9 + 0.25, rel=0.02)
+    assert metrics.fid(real, fake) == pytest.approx(1 + 1 + 9 + 0.25, rel=0.02)
 
 
 @pytest.mark.parametrize("n", [12, 30])
@@ -77,12 +77,12 @@ def test_fid_bears_fewer_features_than_dimensions_and_dead_ones(n):
     spread = real.var(0, ddof=1).sum() + fake.var(0, ddof=1).sum()
     apart = ((real.mean(0) - fake.mean(0)) ** 2).sum()
     expected = apart + spread - 2 * roots.sum() / np.sqrt((n - 1) * 11)
-    assert scores.fid(real, fake) == pytest.approx(expected, rel=1e-5)
+    assert metrics.fid(real, fake) == pytest.approx(expected, rel=1e-5)
 
 
 def test_fid_of_equal_sets_is_nothing():
     real = features(100)
-    assert scores.fid(real, real[::-1]) == pytest.approx(0, abs=1e-3)
+    assert metrics.fid(real, real[::-1]) == pytest.approx(0, abs=1e-3)
 
 
 def test_kid_is_the_unbiased_formula_over_all_pairs(monkeypatch):
@@ -92,14 +92,14 @@ def test_kid_is_the_unbiased_formula_over_all_pairs(monkeypatch):
         fake.astype("float64"),
         lambda x, y: (x @ y / 24 + 1) ** 3,
     )
-    assert scores.kid(real, fake)[0] == pytest.approx(expected, rel=1e-6)
-    monkeypatch.setattr(scores, "ROWS", 7)
-    assert scores.kid(real, fake)[0] == pytest.approx(expected, rel=1e-6)
+    assert metrics.kid(real, fake)[0] == pytest.approx(expected, rel=1e-6)
+    monkeypatch.setattr(metrics, "ROWS", 7)
+    assert metrics.kid(real, fake)[0] == pytest.approx(expected, rel=1e-6)
 
 
 def repeat(shift, times=60):
     found = [
-        scores.kid(features(60, seed=seed), features(90, shift=shift, seed=900 + seed))
+        metrics.kid(features(60, seed=seed), features(90, shift=shift, seed=900 + seed))
         for seed in range(times)
     ]
     return np.array(found).T
@@ -124,7 +124,7 @@ def test_kid_and_fid_know_noise_from_a_shift_from_the_same():
         features(400, shift=0.3, seed=1),
         features(400, shift=2.0, seed=1),
     ]
-    for score in (scores.fid, lambda *sets: scores.kid(*sets)[0]):
+    for score in (metrics.fid, lambda *sets: metrics.kid(*sets)[0]):
         found = [score(real, other) for other in others]
         assert found == sorted(found)
 
@@ -149,24 +149,24 @@ LINE = np.array([[0.0], [1], [3], [7]])
     ],
 )
 def test_precision_and_recall_of_points_on_a_line(fake, k, precision, recall):
-    found = scores.precision_recall(LINE, np.array(fake), k)
+    found = metrics.precision_recall(LINE, np.array(fake), k)
     assert found == (precision, recall)
 
 
 def test_three_neighbours_are_the_default():
     fake = features(50, shift=2.0, seed=1)
-    assert scores.precision_recall(features(40), fake) == scores.precision_recall(
+    assert metrics.precision_recall(features(40), fake) == metrics.precision_recall(
         features(40), fake, k=3
     )
 
 
 def test_precision_and_recall_do_not_depend_on_how_the_work_is_cut(monkeypatch):
     real, fake = features(90, d=3), features(70, d=3, shift=1.0, seed=1)
-    before = scores.precision_recall(real, fake)
+    before = metrics.precision_recall(real, fake)
     assert 0 < before[0] < 1
     assert 0 < before[1] < 1
-    monkeypatch.setattr(scores, "ROWS", 13)
-    assert scores.precision_recall(real, fake) == before
+    monkeypatch.setattr(metrics, "ROWS", 13)
+    assert metrics.precision_recall(real, fake) == before
 
 
 def test_mmd_is_its_formula_on_the_pixels():
@@ -180,7 +180,7 @@ def test_mmd_is_its_formula_on_the_pixels():
 
     expected = direct_mmd(*rows, kernel)
     assert expected > 0.01
-    assert scores.mmd(real, fake) == pytest.approx(expected, rel=1e-4)
+    assert metrics.mmd(real, fake) == pytest.approx(expected, rel=1e-4)
 
 
 def test_large_faces_are_averaged_down_for_the_mmd():
@@ -191,21 +191,21 @@ def test_large_faces_are_averaged_down_for_the_mmd():
     checks = np.indices((128, 128)).sum(0)[:, :, None] % 2 * 2 - 1
     rough = faces(12, seed=2, size=32, high=20).repeat(4, 1).repeat(4, 2) * checks
     large = [(each.repeat(4, 1).repeat(4, 2) + rough).astype("uint8") for each in small]
-    expected = scores.mmd(*small)
+    expected = metrics.mmd(*small)
     assert expected > 0.01
-    assert scores.mmd(*large) == pytest.approx(expected, rel=1e-4)
+    assert metrics.mmd(*large) == pytest.approx(expected, rel=1e-4)
 
 
 def test_mmd_tells_faces_apart_and_equal_ones_not():
     estimates = [
-        scores.mmd(faces(40, seed, size=6), faces(40, 100 + seed, size=6))
+        metrics.mmd(faces(40, seed, size=6), faces(40, 100 + seed, size=6))
         for seed in range(20)
     ]
     assert abs(np.mean(estimates)) < 3 * np.std(estimates) / np.sqrt(20)
-    other = scores.mmd(faces(40, size=6), faces(40, 1, size=6, high=200))
+    other = metrics.mmd(faces(40, size=6), faces(40, 1, size=6, high=200))
     assert other > 10 * np.std(estimates)
     white = np.full((10, 28, 28, 3), 255, "uint8")
-    assert np.isfinite(scores.mmd(white, faces(10)))
+    assert np.isfinite(metrics.mmd(white, faces(10)))
 
 
 def test_mmd_tells_blur_and_noise_from_more_of_the_same():
@@ -215,30 +215,30 @@ def test_mmd_tells_blur_and_noise_from_more_of_the_same():
     real, other, sharp = np.split(drawn, 3)
     blocks = sharp.reshape(200, 2, 14, 2, 14, 3).mean((2, 4)).astype("uint8")
     blurred = blocks.repeat(14, 1).repeat(14, 2)
-    same = scores.mmd(real, other)
-    assert scores.mmd(real, blurred) > 20 * abs(same)
-    assert scores.mmd(real, faces(200)) > 3 * abs(same)
+    same = metrics.mmd(real, other)
+    assert metrics.mmd(real, blurred) > 20 * abs(same)
+    assert metrics.mmd(real, faces(200)) > 3 * abs(same)
 
 
 def test_mmd_is_cheap_enough_for_every_epoch():
     real, fake = faces(1000), faces(1000, 1)
     begin = time.process_time()
-    scores.mmd(real, fake)
+    metrics.mmd(real, fake)
     assert time.process_time() - begin < 8  # a second in all; slow machines are slow
 
 
 def test_sets_that_cannot_be_compared_are_refused():
     with pytest.raises(ValueError, match="cannot be compared"):
-        scores.fid(features(9), features(9, d=5))
+        metrics.fid(features(9), features(9, d=5))
     with pytest.raises(ValueError, match="1 are too few to compare: 2"):
-        scores.kid(features(9), features(1))
+        metrics.kid(features(9), features(1))
     with pytest.raises(ValueError, match="3 are too few to compare: 4"):
-        scores.precision_recall(features(9), features(3))
+        metrics.precision_recall(features(9), features(3))
 
 
 def test_diversity_is_the_mean_distance_of_two_faces():
     faces = np.zeros((3, 2, 2, 3), "uint8")
     faces[2] = 30
     # Of the three pairs one is equal and two are 30 apart at every pixel
-    assert scores.diversity(faces) == pytest.approx(20)
-    assert scores.diversity(faces[:1]) == 0
+    assert metrics.diversity(faces) == pytest.approx(20)
+    assert metrics.diversity(faces[:1]) == 0

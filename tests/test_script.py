@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import script
+from dcgan.common import console, files, options
 
 SUITE = Path(__file__).parent.parent
 
@@ -37,7 +37,7 @@ def module(tmp_path):
 
 def test_options_change_the_constants_and_keep_their_types(module):
     given = ["--epochs", "3", "--rate", "1", "--no-flip", "--name", "x"]
-    constants = script.options(module, given)
+    constants = options.options(module, given)
     expected = {
         "EPOCHS": 3,
         "RATE": 1.0,
@@ -47,7 +47,7 @@ def test_options_change_the_constants_and_keep_their_types(module):
         "NAME": "x",
     }
     assert constants == expected
-    assert script.current(module) == expected
+    assert options.current(module) == expected
     assert type(module.RATE) is float
 
 
@@ -70,7 +70,7 @@ def test_options_change_the_constants_and_keep_their_types(module):
 )
 def test_a_wrong_option_is_one_line_and_exit_code_2(module, capsys, given, message):
     with pytest.raises(SystemExit) as exit_:
-        script.options(module, given)
+        options.options(module, given)
     told = capsys.readouterr().err
     assert exit_.value.code == 2
     assert message in told
@@ -81,7 +81,7 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(module, capsys, given, messa
 def test_a_wrong_option_names_the_command_that_helps(module, capsys):
     def told():
         with pytest.raises(SystemExit):
-            script.options(module, ["stray"])
+            options.options(module, ["stray"])
         return capsys.readouterr().err
 
     assert told().endswith("stray. See python toy.py --help\n")
@@ -93,13 +93,13 @@ def test_a_wrong_option_names_the_command_that_helps(module, capsys):
 def test_a_wrong_constant_in_the_file_is_refused_too(module):
     module.EPOCHS = 0
     message = r"EPOCHS = 0 in toy.py: must be at least 1\."
-    with pytest.raises(script.UserError, match=message):
-        script.options(module, [])
+    with pytest.raises(console.UserError, match=message):
+        options.options(module, [])
 
 
 def test_help_shows_each_constant_with_its_comment(module, capsys):
     with pytest.raises(SystemExit):
-        script.options(module, ["--help"])
+        options.options(module, ["--help"])
     told = capsys.readouterr().out
     assert "--epochs N" in told
     assert "passes over the pictures (now: 25)" in " ".join(told.split())
@@ -108,13 +108,13 @@ def test_help_shows_each_constant_with_its_comment(module, capsys):
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "deep" / "file.txt"
-    with script.write_whole(path) as part:
+    with files.write_whole(path) as part:
         part.write_text("new")
         assert not path.exists()
     assert path.read_text() == "new"
 
     def fail():
-        with script.write_whole(path) as part:
+        with files.write_whole(path) as part:
             part.write_text("half")
             raise RuntimeError
 
@@ -128,7 +128,7 @@ def test_where_nothing_can_be_written_the_error_names_the_file(tmp_path):
     (tmp_path / "file").write_text("in the way")
     path = tmp_path / "file" / "x.txt"
     message = f"Cannot write {path}: "
-    with pytest.raises(script.UserError, match=message), script.write_whole(path):
+    with pytest.raises(console.UserError, match=message), files.write_whole(path):
         pass
 
 
@@ -139,13 +139,15 @@ def python(code):
 def test_what_is_no_file_is_not_replaced_and_a_link_leads_to_its_file(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    refused = pytest.raises(script.UserError, match="pipe: it is there, and is no file")
-    with refused, script.write_whole(pipe) as part:
+    refused = pytest.raises(
+        console.UserError, match="pipe: it is there, and is no file"
+    )
+    with refused, files.write_whole(pipe) as part:
         part.write_text("new")
     assert pipe.is_fifo()
     (tmp_path / "there").write_text("old")
     (tmp_path / "link").symlink_to("there")
-    with script.write_whole(tmp_path / "link") as part:
+    with files.write_whole(tmp_path / "link") as part:
         part.write_text("new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "there").read_text() == "new"
@@ -158,7 +160,7 @@ import script
 with script.write_whole({str(path)!r}) as part:
     part.write_text("other's")
 """
-    with script.write_whole(path) as part:
+    with files.write_whole(path) as part:
         part.write_text("ours")
         assert python(code).returncode == 0
         assert path.read_text() == "other's"
@@ -171,7 +173,7 @@ def test_what_a_killed_process_left_of_a_file_goes_with_the_next_writing(tmp_pat
     gone.wait()
     for name in (f"part-{gone.pid}-a.txt", f"part-{os.getppid()}-a.txt", "part-a.txt"):
         (tmp_path / name).touch()
-    with script.write_whole(tmp_path / "a.txt") as part:
+    with files.write_whole(tmp_path / "a.txt") as part:
         part.write_text("new")
     kept = {"a.txt", f"part-{os.getppid()}-a.txt", "part-a.txt"}
     assert {path.name for path in tmp_path.iterdir()} == kept

@@ -8,11 +8,13 @@ import pytest
 from PIL import Image
 
 import generate
-import inception
 import models
-import runs
 from benchmarks import ship
-from script import UserError, current, write_json
+from dcgan.common.console import UserError
+from dcgan.common.files import write_json
+from dcgan.common.options import current
+from dcgan.runs import curves, generators
+from dcgan.scores import inception
 
 ABOUT = {
     **{"network": "dcgan", "image_size": 28, "latent": models.LATENT, "width": 0.2},
@@ -35,15 +37,15 @@ def finished(here):
     """Leave what a run leaves; return its generator."""
     models.keras.utils.set_random_seed(3)
     generator = models.build_generator("dcgan", 28, 0.2)
-    runs.save_generator("runs/a", generator, ABOUT)
+    generators.save_generator("runs/a", generator, ABOUT)
     for epoch in range(1, 8):
         faces = np.full((40, 28, 28, 3), 30 * epoch, np.uint8)
-        runs.save_sheet("runs/a", epoch, faces)
+        curves.save_sheet("runs/a", epoch, faces)
     row = {"d_loss": 1.0, "g_loss": 1.0, "real_accuracy": 0.5, "fake_accuracy": 0.5}
     row |= {"diversity": 1.0, "mmd": None}
     rows = [{"epoch": n, "iterations": 600 * n, **row} for n in range(1, 8)]
     rows[4] |= {"diversity": 0.1, "mmd": 0.25}
-    runs.save_log("runs/a", [{**each, "alarm": "of old"} for each in rows])
+    curves.save_log("runs/a", [{**each, "alarm": "of old"} for each in rows])
     return generator
 
 
@@ -54,7 +56,7 @@ def noise():
 
 def test_a_shipped_generator_draws_what_the_run_does(finished):
     ship.main(["--run", "runs/a", "--out", "w"])
-    shipped, about = runs.load_generator("w")
+    shipped, about = generators.load_generator("w")
     drawn = models.draw(shipped, noise())
     assert (drawn == models.draw(finished, noise())).all()
     assert about["epochs"] == 7
@@ -66,9 +68,9 @@ def test_a_shipped_generator_draws_what_the_run_does(finished):
 
 def test_half_precision_halves_the_bytes_and_moves_no_pixel_by_more_than_one(finished):
     ship.main(["--run", "runs/a", "--out", "w", "--half"])
-    whole, half = (Path(run, runs.GENERATOR) for run in ("runs/a", "w"))
+    whole, half = (Path(run, generators.GENERATOR) for run in ("runs/a", "w"))
     assert half.stat().st_size < 0.6 * whole.stat().st_size
-    shipped, _ = runs.load_generator("w")
+    shipped, _ = generators.load_generator("w")
     drawn = models.draw(shipped, noise()).astype(int)
     assert np.abs(drawn - models.draw(finished, noise())).max() <= 1
     kinds = set()
@@ -88,10 +90,10 @@ def test_the_score_of_evaluate_is_told_and_of_no_other_weights(finished, half, c
     words = ["--run", "runs/a", "--out", "w", half]
     ship_anew(words)
     assert "No score yet: python evaluate.py --run w" in capsys.readouterr().out
-    _, about = runs.load_generator("w")
+    _, about = generators.load_generator("w")
     score_it(about["sha256"], kid=0.0123)
     ship_anew(words)
-    _, about = runs.load_generator("w")
+    _, about = generators.load_generator("w")
     assert about["score"] == 0.0123
     assert about["scored_by"] == (
         f"KID, {inception.NAME}, 10,000 samples against 10,000 real faces"
@@ -99,7 +101,7 @@ def test_the_score_of_evaluate_is_told_and_of_no_other_weights(finished, half, c
     for sha256, found in (("0" * 64, {"kid": 0.0123}), (about["sha256"], {})):
         score_it(sha256, **found)
         ship_anew(words)
-        assert runs.load_generator("w")[1]["score"] is None
+        assert generators.load_generator("w")[1]["score"] is None
 
 
 def ship_anew(words):
@@ -117,11 +119,11 @@ def score_it(sha256, **found):
 
 def test_no_folder_of_this_machine_is_told(finished):
     ship.main(["--run", "runs/a", "--out", "w"])
-    _, about = runs.load_generator("w")
+    _, about = generators.load_generator("w")
     assert about["data"]["source"] == "photos"
     assert about["constants"] == {"DATA": "photos", "RUN": "a", "EPOCHS": 7, "SEED": 4}
     assert about["changes"] == [{"from": "a", "epochs": 3, "constants": {}}]
-    assert "/srv" not in Path("w", runs.ABOUT).read_text()
+    assert "/srv" not in Path("w", generators.ABOUT).read_text()
 
 
 def test_alarms_in_the_curves_are_those_of_today(finished):

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import checkpoints
-import devices
-import feed
-import fuse
-import inception
 import models
 import preprocess
-import runs
 import train
-import watch
-from progress import first
-from script import current
+from dcgan.common.options import current
+from dcgan.runs import checkpoints, curves, generators
+from dcgan.runs import folder as run_folders
+from dcgan.scores import inception
+from dcgan.training import batches as feed
+from dcgan.training import compiled as fuse
+from dcgan.training import devices
+from dcgan.training import scoring as watch
+from dcgan.training.progress import first
 
 TINY = {
     "DATA": "cartoons",
@@ -135,7 +135,7 @@ def test_a_run_leaves_what_the_readme_promises(tiny, capsys):
     assert constants["begun_with"]["count"] == 40
     assert constants["begun_with"]["backend"] == models.keras.backend.backend()
     assert "keras" in constants
-    generator, about = runs.load_generator(run, "last")
+    generator, about = generators.load_generator(run, "last")
     assert (about["epochs"], about["pictures_shown"]) == (2, 80)
     assert about["data"]["count"] == 40
     assert about["constants"]["BATCH_SIZE"] == 8
@@ -151,7 +151,7 @@ def test_the_saved_generator_is_the_averaged_one(tiny, monkeypatch):
     monkeypatch.setattr(train, "G_LEARNING_RATE", 0.01)
     train.main([])
     arrays = final()
-    saved, _ = runs.load_generator("runs/tiny", "last")
+    saved, _ = generators.load_generator("runs/tiny", "last")
     for number, weight in enumerate(saved.weights):
         np.testing.assert_array_equal(weight.numpy(), arrays[f"average.{number:03d}"])
     assert (arrays["average.000"] != arrays["generator.000"]).any()
@@ -184,7 +184,7 @@ def test_a_run_in_two_parts_ends_with_the_same_bits(tiny, monkeypatch, capsys):
 
 def test_the_constants_say_how_fast_a_continued_run_learns(tiny, monkeypatch):
     train.main(["--epochs", "1"])
-    path = tiny / "runs" / "tiny" / runs.CONSTANTS
+    path = tiny / "runs" / "tiny" / run_folders.CONSTANTS
     about = json.loads(path.read_text())
     about["constants"] |= {"G_LEARNING_RATE": 1e-4, "D_LEARNING_RATE": 7e-4}
     path.write_text(json.dumps(about))
@@ -252,11 +252,11 @@ def test_a_run_stopped_in_an_epoch_ends_with_the_same_bits(
         assert [row[name] for name in scores] == [other[name] for name in scores]
 
 
-def generators(run="runs/tiny"):
+def kept_generators(run="runs/tiny"):
     """Return {file: what is in it} of the generators that a run keeps."""
     found = {}
-    for which in runs.NAMES:
-        generator, about = runs.load_generator(run, which)
+    for which in generators.NAMES:
+        generator, about = generators.load_generator(run, which)
         facts = ("epochs", "iterations", "pictures_shown", "score", "scored_by")
         weights = [weight.numpy().tobytes() for weight in generator.weights]
         found[which] = [about[fact] for fact in facts], weights
@@ -273,13 +273,13 @@ def test_the_best_generator_by_its_score_is_kept_and_the_last(tiny):
     found = [float(row["mmd"]) for row in log_of()]
     best = int(np.argmin(found)) + 1
     assert best < 5  # else this run could not tell them apart
-    kept = {which: facts for which, (facts, _) in generators().items()}
+    kept = {which: facts for which, (facts, _) in kept_generators().items()}
     how = "MMD, by pixels, 40 samples against 40 real faces"
     assert kept["best"] == [best, best * 5, best * 40, found[best - 1], how]
     assert kept["last"] == [5, 25, 200, found[4], how]
     assert best_of() == {"epoch": best, "score": found[best - 1]}
     faces = preprocess.open_faces(preprocess.prepare("cartoons", 28, 40))
-    generator, about = runs.load_generator("runs/tiny")
+    generator, about = generators.load_generator("runs/tiny")
     seeds = (train.SEED, train.SCORE_NOISE), (train.SEED, train.SCORE_REAL)
     scoring = watch.begin("mmd", faces, 2000, seeds)
     assert watch.score(scoring, generator) == about["score"]
@@ -288,9 +288,9 @@ def test_the_best_generator_by_its_score_is_kept_and_the_last(tiny):
 def test_scores_come_every_so_many_epochs(tiny):
     train.main(["--epochs", "3", "--score-every", "2"])
     assert [bool(row["mmd"]) for row in log_of()] == [False, True, False]
-    assert generators()["best"][0][0] == 2
-    assert generators()["last"][0][0] == 3
-    assert generators()["last"][0][3] is None
+    assert kept_generators()["best"][0][0] == 2
+    assert kept_generators()["last"][0][0] == 3
+    assert kept_generators()["last"][0][3] is None
 
 
 def test_without_scores_the_last_generator_is_kept_and_all_else_is_the_same(
@@ -302,8 +302,11 @@ def test_without_scores_the_last_generator_is_kept_and_all_else_is_the_same(
     assert "Scoring   none: the last generator is kept" in capsys.readouterr().out
     assert_same_bits(final(), final("runs/unscored"))
     assert "mmd" not in log_of("runs/unscored")[0]
-    assert generators("runs/unscored")["best"] == generators("runs/unscored")["last"]
-    assert generators("runs/unscored")["best"][0][3:] == [None, None]
+    assert (
+        kept_generators("runs/unscored")["best"]
+        == kept_generators("runs/unscored")["last"]
+    )
+    assert kept_generators("runs/unscored")["best"][0][3:] == [None, None]
     assert best_of("runs/unscored") is None
 
 
@@ -321,6 +324,9 @@ def test_a_run_goes_on_with_the_score_it_began_with(tiny, monkeypatch):
     assert watch.choose("auto") == "kid"
     train.main(["--score", "auto", "--epochs", "2"])
     assert all(row["mmd"] for row in log_of())
+
+
+MODULE = {"save_sheet": curves, "save_log": curves, "write_json": generators}
 
 
 class Killed(BaseException):
@@ -349,13 +355,13 @@ def test_a_kill_at_an_epochs_end_leaves_the_same_generators(tiny, monkeypatch, w
     monkeypatch.setattr(train, "RUN", "runs/tiny")
     with monkeypatch.context() as patch:
         for name in ("save_sheet", "save_log", "write_json"):
-            patch.setattr(runs, name, deadly(getattr(runs, name)))
+            patch.setattr(MODULE[name], name, deadly(getattr(MODULE[name], name)))
         patch.setattr(checkpoints, "save", deadly(checkpoints.save))
         with pytest.raises(Killed):
             train.main(options)
     assert best_of()["epoch"] == 1
     train.main(options)
-    assert generators() == generators("runs/whole")
+    assert kept_generators() == kept_generators("runs/whole")
     assert best_of() == best_of("runs/whole")
     assert [row["mmd"] for row in log_of()] == [r["mmd"] for r in log_of("runs/whole")]
 
@@ -404,7 +410,7 @@ def test_a_run_may_end_at_an_alarm_and_keeps_the_best(tiny):
     assert "\n" not in stopped.value.code
     assert len(log_of()) == 1
     assert best_of()["epoch"] == 1
-    assert generators()["best"] == generators()["last"]
+    assert kept_generators()["best"] == kept_generators()["last"]
     train.main([*HUGE, "--no-stop-on-collapse"])
     assert len(log_of()) == 2
 
@@ -429,7 +435,7 @@ def test_the_curves_show_scores_and_alarms(tiny):
         for epoch, score, alarm in ((1, 0.5, ""), (2, None, "collapse"), (3, 0.2, ""))
     ]
     changes = [{"epochs": 1}, {"epochs": 3}]
-    *_, scored = all_axes = runs.draw_losses(rows, changes, shown=3).axes
+    *_, scored = all_axes = curves.draw_losses(rows, changes, shown=3).axes
     assert len(all_axes) == 3
     points = [line.get_xydata().tolist() for line in scored.lines[:2]]
     assert points == [[[1, 0.5], [3, 0.2]], [[3, 0.2]]]
@@ -440,13 +446,13 @@ def test_the_curves_show_scores_and_alarms(tiny):
         assert upright["another recipe"] == [1.5, 1.5]
         assert upright["this generator"] == [3, 3]
     rows = [{name: row[name] for name in row if name != "mmd"} for row in rows]
-    assert len(runs.draw_losses(rows).axes) == 2
+    assert len(curves.draw_losses(rows).axes) == 2
 
 
 def test_curves_that_coincide_or_go_below_zero_are_all_to_be_seen(tiny):
     row = {"epoch": 1, "diversity": 1, "real_accuracy": 0.9, "fake_accuracy": 0.9}
     rows = [{**row, "epoch": n, "d_loss": 0.5, "g_loss": -3.0} for n in (1, 2)]
-    losses, shares = runs.draw_losses(rows).axes
+    losses, shares = curves.draw_losses(rows).axes
     assert losses.get_ylim()[0] < -3
     styles = {line.get_linestyle() for line in shares.lines[:2]}
     assert styles == {"-", "--"}
@@ -613,7 +619,7 @@ def test_a_run_that_came_into_the_folder_meanwhile_is_not_continued(tiny, monkey
     monkeypatch.setattr(train, "prepare", prepare_slowly)
     with pytest.raises(SystemExit, match="SEED was 1 and is 7"):
         train.main(["--seed", "7", "--epochs", "2"])
-    told = json.loads((tiny / "runs" / "tiny" / runs.CONSTANTS).read_text())
+    told = json.loads((tiny / "runs" / "tiny" / run_folders.CONSTANTS).read_text())
     assert told["constants"]["SEED"] == 1
     assert len(log_of()) == 1
 
@@ -635,11 +641,11 @@ def test_a_generator_without_checkpoints_is_not_written_over(tiny):
     train.main([])
     for checkpoint in checkpoints.folders("runs/tiny"):
         shutil.rmtree(checkpoint)
-    before = runs.load_generator("runs/tiny", "last")[1]
+    before = generators.load_generator("runs/tiny", "last")[1]
     refused = "a generator of 2 epochs and no checkpoint.*To begin anew: --run NAME$"
     with pytest.raises(SystemExit, match=refused):
         train.main(["--seed", "7"])
-    assert runs.load_generator("runs/tiny", "last")[1] == before
+    assert generators.load_generator("runs/tiny", "last")[1] == before
 
 
 def test_the_pictures_that_it_was_trained_on_are_told_to_the_last(tiny):
@@ -647,7 +653,7 @@ def test_the_pictures_that_it_was_trained_on_are_told_to_the_last(tiny):
     train.main(["--images", "16", "--run", "runs/few", "--epochs", "1"])
     faces = np.load(Path(preprocess.FOLDER, "cartoons-28.npy"))[:16]
     assert len(faces) == 16
-    about = runs.load_generator("runs/few")[1]["data"]
+    about = generators.load_generator("runs/few")[1]["data"]
     assert about["count"] == 16
     assert about["checksum"] == hashlib.sha256(faces.tobytes()).hexdigest()
 
@@ -655,7 +661,7 @@ def test_the_pictures_that_it_was_trained_on_are_told_to_the_last(tiny):
 def test_a_second_training_in_one_folder_is_refused(tiny):
     us = rf"Process {os.getpid()} on \S+ trains in runs/tiny"
     refused = pytest.raises(SystemExit, match=us)
-    with runs.alone("runs/tiny"), refused:
+    with run_folders.alone("runs/tiny"), refused:
         train.main([])
     train.main(["--epochs", "1"])
 
@@ -858,7 +864,7 @@ def test_a_note_nested_without_end_is_damage_like_any_other(gan, tiny, capsys):
     assert "checkpoint-000002 is damaged" in capsys.readouterr().out
     Path("runs/x/constants.json").write_text(DEEP)
     with pytest.raises(SystemExit, match="cannot be read"):
-        runs.read_constants("runs/x")
+        run_folders.read_constants("runs/x")
 
 
 def test_a_disk_without_room_for_the_checkpoints_is_told_first(tiny, monkeypatch):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import models
-import runs
-import scores
-import watch
-from progress import first
+from dcgan.runs import generators as runs
+from dcgan.scores import metrics as scores
+from dcgan.training import scoring as watch
+from dcgan.training.progress import first
 
 SEEDS = (1, 16), (1, 17)
 ABOUT = {

@@ -13,8 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from device import describe_device
-from script import Bar, options, run, write_whole
+from dcgan.common.console import Bar, run
+from dcgan.common.files import write_whole
+from dcgan.common.options import options
+from dcgan.training.devices import describe_device
 from tests.faults import pictures
 from tests.faults.campaigns import CAMPAIGNS
 from tests.faults.trials import Tally

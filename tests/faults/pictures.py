@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-import helper
 from cartoons import cartoon_faces
-from script import UserError
+from dcgan.common.console import UserError
+from dcgan.pictures import sources, workers
 from tests.faults.trials import Campaign
 
 SIZE, GOOD = 28, 3
@@ -86,8 +86,8 @@ def check(tally, number, source, good):
     """List and read a source; every good picture must come out as it is alone."""
     began, before = time.monotonic(), memory()
     try:
-        pictures = helper.list_pictures(source)
-        read, failures = helper.read_faces((pictures, SIZE))
+        pictures = sources.list_pictures(source)
+        read, failures = workers.read_faces((pictures, SIZE))
     except UserError as error:
         tally.expect(not good, f"trial {number}: refused the good ones too: {error}")
         return
@@ -99,7 +99,7 @@ def check(tally, number, source, good):
     tally.expect(counted, f"trial {number}: not all pictures are counted")
     found = {face.tobytes() for face in faces}
     for name, data in good.items():
-        alone = np.asarray(helper.read_face(data, SIZE)).tobytes()
+        alone = np.asarray(faces.read_face(data, SIZE)).tobytes()
         if alone not in found:
             tally.lose(f"trial {number}: {name}")
     seconds, grown = time.monotonic() - began, memory() - before
@@ -125,10 +125,10 @@ def cartoon(number):
 
 
 def real(number):
-    pictures = helper.list_pictures(Path(REAL))
+    pictures = sources.list_pictures(Path(REAL))
     one = pictures.part(number % len(pictures), 1)
-    begin, end, *place = next(helper.ROW.iter_unpack(one.rows))
-    return helper._read(one, one.names[begin:end], *place)
+    begin, end, *place = next(sources.ROW.iter_unpack(one.rows))
+    return sources.read_picture(one, one.names[begin:end], *place)
 
 
 def encoded(array, form, **more):

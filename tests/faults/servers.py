@@ -4,8 +4,8 @@ import random
 import threading
 import time
 
-import download
-from script import UserError
+from dcgan.common import download
+from dcgan.common.console import UserError
 from tests.faults.trials import Campaign
 from tests.test_download import FILE, MD5, OTHER, PAGE, Site
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from script import UserError, sha256
+from dcgan.common.console import UserError
+from dcgan.common.files import sha256
 from tests.faults.trials import Campaign
 
 CANARY = "was-run"
@@ -35,11 +36,14 @@ def generator(tally, number, folder):
     Bytes flipped, cut off, a pickle, a Keras file with code, links out of the file,
     arrays that claim terabytes, another size or width; any value in the JSON.
     """
-    import runs
+    from dcgan.runs import folder, generators
 
     chance = random.Random(number)
     shutil.copytree(whole_run(), folder / "run")
-    weights, about = folder / "run" / runs.GENERATOR, folder / "run" / runs.ABOUT
+    weights, about = (
+        folder / "run" / generators.GENERATOR,
+        folder / "run" / generators.ABOUT,
+    )
     if chance.random() < 0.5:
         about.write_text(spoilt_json(about.read_text(), chance), encoding="utf-8")
     else:
@@ -51,8 +55,8 @@ def generator(tally, number, folder):
             about.write_text(json.dumps(told))
     tally.faults += 1
     try:
-        found, said = runs.load_generator(folder / "run")
-        runs.describe(folder / "run", said)
+        found, said = generators.load_generator(folder / "run")
+        generators.describe(folder / "run", said)
         fine = found.count_params() == loaded().count_params()
         tally.expect(fine, f"trial {number}: another generator")
     except UserError as error:
@@ -64,7 +68,7 @@ def generator(tally, number, folder):
 
 def checkpoint(tally, number, folder):
     """Damage the newest checkpoint, or put code in: the one before it is taken."""
-    import checkpoints
+    from dcgan.runs import checkpoints
 
     chance = random.Random(number)
     gan, arrays, made = whole_checkpoints()
@@ -89,19 +93,19 @@ def checkpoint(tally, number, folder):
 
 def constants(tally, number, folder):
     """Spoil constants.json; reading it ends well or in one line."""
-    import runs
+    from dcgan.runs import folder
 
     chance = random.Random(number)
     run = folder / "run"
     run.mkdir()
     written = {"constants": {"SEED": 1, "DATA": "x"}, "begun_with": {"count": 3}}
     text = spoilt_json(json.dumps(written), chance)
-    (run / runs.CONSTANTS).write_text(text, encoding="utf-8")
+    (run / folder.CONSTANTS).write_text(text, encoding="utf-8")
     tally.faults += 1
     try:
-        before = runs.read_constants(run)
-        runs.compare(run, before["constants"], {"SEED": 1})
-        runs.compare(run, before["begun_with"], {"count": 3})
+        before = folder.read_constants(run)
+        folder.compare(run, before["constants"], {"SEED": 1})
+        folder.compare(run, before["begun_with"], {"count": 3})
     except UserError as error:
         one_line(tally, number, error)
     except Exception as error:
@@ -163,7 +167,7 @@ def features(tally, number, folder):
 
 def inception_file(tally, number, folder):
     """Damage Inception's weights, or put code in: refused, and nothing is run."""
-    import inception
+    from dcgan.scores import inception
     from tests import test_inception as written
 
     chance = random.Random(number)
@@ -194,27 +198,27 @@ def one_line(tally, number, error):
 @functools.cache
 def whole_run():
     import models
-    import runs
+    from dcgan.runs import generators
 
     run = Path(tempfile.mkdtemp()) / "run"
     about = {"network": "dcgan", "image_size": 28, "latent": models.LATENT, "epochs": 1}
     about |= {"width": 0.1, "data": {"name": "toys", "count": 3}, "score": None}
     models.keras.utils.set_random_seed(1)
-    runs.save_generator(run, models.build_generator("dcgan", 28, 0.1), about)
+    generators.save_generator(run, models.build_generator("dcgan", 28, 0.1), about)
     return run
 
 
 @functools.cache
 def loaded():
-    import runs
+    from dcgan.runs import generators
 
-    return runs.load_generator(whole_run())[0]
+    return generators.load_generator(whole_run())[0]
 
 
 @functools.cache
 def whole_checkpoints():
-    import checkpoints
     import models
+    from dcgan.runs import checkpoints
 
     recipe = models.Recipe("cross-entropy", (), "batch", 0.0, 0.1)
     gan = models.build_gan("dcgan", 28, 1, (2e-4, 2e-4), 0.5, "float32", recipe)
@@ -228,7 +232,7 @@ def whole_checkpoints():
 
 
 def same(gan, arrays):
-    import checkpoints
+    from dcgan.runs import checkpoints
 
     found = checkpoints.finite_arrays(gan)
     return all((found[name] == arrays[name]).all() for name in arrays)

@@ -5,7 +5,7 @@ it is called in training. In step 5 that would move D's weights, which are to st
 Here the kernel is divided as it is used.
 """
 
-from backend import keras, layers, ops
+from dcgan.networks.backend import keras, layers, ops
 
 
 class SpectralConv2D(layers.Conv2D):

@@ -9,9 +9,9 @@ and the JSON of its generators tell what was changed, and when.
 import shutil
 from pathlib import Path
 
-import checkpoints
-import runs
-from script import DAMAGE, UserError, replace, write_json, write_whole
+from dcgan.common.console import UserError
+from dcgan.common.files import DAMAGE, replace, write_json, write_whole
+from dcgan.runs import checkpoints, curves, folder, generators
 
 # What the weights, their optimizers and the rows of the log depend on
 STAYS = ("NETWORK", "IMAGE_SIZE", "WIDTH", "D_NORM", "SEED", "SCORE_SAMPLES")
@@ -24,8 +24,8 @@ def read(origin):
 
     Raises UserError if there is none, if it is damaged, or something trains there.
     """
-    if not Path(origin, runs.CONSTANTS).is_file():
-        if Path(origin, runs.ABOUT).is_file():
+    if not Path(origin, folder.CONSTANTS).is_file():
+        if Path(origin, generators.ABOUT).is_file():
             raise UserError(
                 f"FROM = {origin!r}: it has a generator alone, and no checkpoint to go "
                 "on from. A run folder has: python train.py --from runs/NAME"
@@ -34,8 +34,8 @@ def read(origin):
             f"FROM = {origin!r}: there is no run. Train one: python train.py --run "
             f"{origin}"
         )
-    with runs.resting(origin):
-        about = runs.read_constants(origin)
+    with folder.resting(origin):
+        about = folder.read_constants(origin)
         for checkpoint in reversed(checkpoints.folders(origin)):
             progress = _progress_of(checkpoint)
             if not progress["iteration"]:  # a row of the log has one recipe
@@ -77,7 +77,7 @@ def check(origin, about, constants, begun_with):
     done = about["progress"]["epoch"] - 1
     if constants["EPOCHS"] <= done:
         raise UserError(
-            f"FROM = {origin!r}: that run has {runs.in_words(done)} already, so "
+            f"FROM = {origin!r}: that run has {generators.in_words(done)} already, so "
             f"this one needs more: --epochs {2 * done}"
         )
 
@@ -87,11 +87,11 @@ def begin(origin, folder, about, free):
 
     Raises UserError as read() and check() do: it may have been trained meanwhile.
     """
-    with runs.resting(origin):
+    with folder.resting(origin):
         found = read(origin)
         check(origin, found, about["constants"], about["begun_with"])
         told = changes(origin, found, about, free)
-        write_json(Path(folder, runs.CONSTANTS), {**about, "changes": told})
+        write_json(Path(folder, folder.CONSTANTS), {**about, "changes": told})
         print(describe(told[-1]), flush=True)
         progress, score = found["progress"], about["begun_with"]["score"]
         if "SCORE" in told[-1]["constants"]:
@@ -127,7 +127,7 @@ def describe(change):
         for name, (old, new) in change["constants"].items()
     ]
     return (
-        f"From      {change['from']}, {runs.in_words(change['epochs'])}: "
+        f"From      {change['from']}, {generators.in_words(change['epochs'])}: "
         f"{', '.join(changed) or 'nothing changed'}"
     )
 
@@ -141,9 +141,9 @@ def rescored(progress, score):
     for row in progress["rows"]:
         rows.append({})
         for name, value in row.items():
-            if name not in runs.SCORES:
+            if name not in curves.SCORES:
                 rows[-1][name] = value
-            if name == "diversity" and score in runs.SCORES:
+            if name == "diversity" and score in curves.SCORES:
                 rows[-1][score] = None
     return {**progress, "rows": rows, "best": None}
 
@@ -160,13 +160,16 @@ def copy(origin, folder, checkpoint, progress, changes):
     for file in checkpoint.iterdir():
         _copy_file(file, part / file.name)
     checkpoints.write_progress(part, progress)
-    last, best = runs.NAMES["last"], runs.NAMES["best" if progress["best"] else "last"]
-    for name, kept in {runs.NAMES["best"]: best, last: last}.items():
-        for end in runs.ENDS:
+    last, best = (
+        generators.NAMES["last"],
+        generators.NAMES["best" if progress["best"] else "last"],
+    )
+    for name, kept in {generators.NAMES["best"]: best, last: last}.items():
+        for end in generators.ENDS:
             _copy_file(origin / f"{kept}.{end}", folder / f"{name}.{end}")
     for sheet in sorted(origin.glob("samples/epoch-*.png")):
         _copy_file(sheet, folder / sheet.relative_to(origin))
-    runs.save_log(folder, progress["rows"], changes)
+    curves.save_log(folder, progress["rows"], changes)
     replace(part, folder / checkpoint.name)
 
 

@@ -2,7 +2,7 @@
 
 import os
 
-from script import UserError, quiet_stderr
+from dcgan.common.console import UserError, quiet_stderr
 
 # Take the GPU's memory as it is needed, so that generate.py can draw beside a training
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")

@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from download import Source, fetch
+from dcgan.common.console import UserError
+from dcgan.common.download import Source, fetch
+from dcgan.common.files import DAMAGE, sha256
 from models import keras, layers, ops
-from script import DAMAGE, UserError, sha256
 
 NAME = "TensorFlow's Inception of 2015-12-05"
 SIDE = 299  # pixels, both ways, that it looks at

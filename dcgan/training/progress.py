@@ -8,8 +8,8 @@ import time
 
 import numpy as np
 
-from alarms import alarms
-from script import Bar
+from dcgan.common.console import Bar
+from dcgan.training.alarms import alarms
 
 
 def first():

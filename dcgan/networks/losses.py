@@ -10,8 +10,8 @@ Each loss compares a logit with a label, 1 for real and 0 for fake:
 D's is the mean of its losses on real and on fake faces.
 """
 
-from backend import keras, layers, ops
-from script import UserError
+from dcgan.common.console import UserError
+from dcgan.networks.backend import keras, layers, ops
 
 
 def d_loss(kind):

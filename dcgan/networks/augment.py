@@ -7,8 +7,8 @@ it into the generator. So the generator does not learn to draw augmented faces.
 Chance comes from outside, as numbers: this is a pure function.
 """
 
-from backend import keras, layers, ops
-from script import UserError
+from dcgan.common.console import UserError
+from dcgan.networks.backend import keras, layers, ops
 
 KINDS = ("colour", "translation", "cutout")
 

@@ -8,7 +8,7 @@ function. Both ways move the weights alike; a test holds them to it.
 
 import numpy as np
 
-from device import has_gpu
+from dcgan.training.devices import has_gpu
 from models import keras
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from script import DAMAGE, UserError, replace, sha256, write_json, write_whole
+from dcgan.common.console import UserError
+from dcgan.common.files import DAMAGE, replace, sha256, write_json, write_whole
 
 
 def save(run, gan, progress, keep):

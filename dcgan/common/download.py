@@ -24,7 +24,8 @@ except ImportError:  # Windows
 import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from script import Bar, UserError, write_whole
+from dcgan.common.console import Bar, UserError
+from dcgan.common.files import write_whole
 
 # Seconds to wait for a connection, and for the next bytes on it
 CONNECT_TIMEOUT = 10

@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-import inception
 import models
-import runs
-import scores
-from device import has_gpu
-from script import UserError
+from dcgan.common.console import UserError
+from dcgan.runs import generators
+from dcgan.scores import inception, metrics
+from dcgan.training.devices import has_gpu
 
 # Samples of a small set of pictures: a tenth as many, that an epoch's score takes a
 # small part of its time, and at least these
@@ -95,8 +94,8 @@ def score(scoring, generator):
     if scoring.real is None:
         return None
     if scoring.kind == "mmd":
-        return scores.mmd(scoring.real, fake)
-    return scores.kid(scoring.real, scoring.network.features(fake))[0]
+        return metrics.mmd(scoring.real, fake)
+    return metrics.kid(scoring.real, scoring.network.features(fake))[0]
 
 
 def describe(kind, samples, pictures):
@@ -122,11 +121,15 @@ def keep(folder, generator, about, progress, found):
     progress["best"]. A best that is not in the folder (a kill, or a user, took it) is
     the best no more.
     """
-    runs.save_generator(folder, generator, about, "last")
+    generators.save_generator(folder, generator, about, "last")
     best = progress["best"]
     if found is None and best is not None:
         return
-    if best is None or found < best["score"] or not runs.holds(folder, best["epoch"]):
-        runs.save_generator(folder, generator, about)
+    if (
+        best is None
+        or found < best["score"]
+        or not generators.holds(folder, best["epoch"])
+    ):
+        generators.save_generator(folder, generator, about)
         if found is not None:
             progress["best"] = {"epoch": about["epochs"], "score": found}

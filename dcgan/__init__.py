@@ -1,0 +1,1 @@
+"""What the scripts stand on: floors that import only those beneath them."""

@@ -1,0 +1,185 @@
+"""What every script says to its user: one-line errors, progress bars, how it stops."""
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+import tempfile
+
+from tqdm import tqdm
+
+STOPPED = "\nStopped. The same command starts again."
+
+LINE_EVERY = 20  # seconds between two lines of a progress bar that goes to a file
+
+# What the system says when no more can be written to a file or a pipe
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)
+
+
+class UserError(SystemExit):
+    """A fault that the user can mend: one line on stderr, exit code 1, no traceback.
+
+    The line holds the value that was wrong and the command or edit that mends it.
+    """
+
+
+def run(main):
+    """Run a script's main(); Ctrl-C ends it with one line and exit code 130.
+
+    So does, with 1, whatever the system refuses: to print on, a file or a folder.
+    """
+    _open_streams()
+    try:
+        main()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        raise SystemExit(130) from None
+    except OSError as error:
+        if error.filename is not None:
+            name = os.fsdecode(error.filename)
+            raise UserError(
+                f"Cannot use {shortened(name)}: {error.strerror}."
+            ) from None
+        if error.errno not in FULL:
+            raise
+        _silence_stdout()
+        raise UserError(
+            f"Cannot print any more: {error.strerror}. Files that are there are whole; "
+            "once there is room, the same command goes on."
+        ) from None
+
+
+def _open_streams():
+    """Have somewhere to print, where streams were closed, and print names of any kind
+    where the terminal knows few letters.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(number)
+    for name, file in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(file, "w", closefd=False))  # noqa: SIM115
+        elif hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def shortened(name):
+    return name if len(name) <= 100 else f"{name[:60]}... ({len(name)} letters)"
+
+
+def _silence_stdout():
+    """Let Python's own last flush go nowhere: it would fail as well, and say so."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _stopped_early(kind, error, trace):
+    """Tell in one line of a Ctrl-C before run(), while Keras is imported say."""
+    if issubclass(kind, KeyboardInterrupt):
+        print(STOPPED, file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _stopped_early
+
+
+@contextlib.contextmanager
+def quiet_stderr():
+    """Keep what libraries print on stderr, below Python too, from the terminal.
+
+    Yields a function that returns the text kept so far. If the block fails, with
+    another error than the user's, the text is printed after all.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's later messages
+    _open_streams()
+    sys.stderr.flush()
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
+    except OSError:  # there is no room for temporary files: then it is loud
+        yield str
+        return
+    with file as kept, os.fdopen(os.dup(2), "wb") as terminal:
+
+        def text():
+            kept.seek(0)
+            return kept.read().decode(errors="replace")
+
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield text
+        except UserError:
+            raise
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+        except BaseException:
+            terminal.write(text().encode())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal.fileno(), 2)
+
+
+class Stopping:
+    """Within the block, a first Ctrl-C (or SIGTERM, SIGHUP) is only noted, in `signal`.
+
+    A second one interrupts at once.
+    """
+
+    def __enter__(self):
+        self.signal = 0
+        names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is a lost connection's
+        found = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        self.before = {
+            number: signal.signal(number, self.note)
+            for number in found
+            if signal.getsignal(number) is not signal.SIG_IGN  # as nohup does
+        }
+        return self
+
+    def note(self, number, _):
+        if self.signal:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def exit(self, message, number):
+        """End the program as the signal would have, with `message` on stderr."""
+        print(f"\n{message}", file=sys.stderr)
+        raise SystemExit(128 + number)
+
+
+class Bar(tqdm):
+    """tqdm, except that into a file it prints a plain line every LINE_EVERY seconds."""
+
+    def __init__(self, *args, **kwargs):
+        if sys.stderr.isatty():
+            kwargs.setdefault("dynamic_ncols", True)
+        else:
+            kwargs |= {"mininterval": LINE_EVERY, "maxinterval": LINE_EVERY}
+            kwargs |= {"miniters": 1, "delay": 1e-9, "ascii": True, "ncols": 100}
+            kwargs["file"] = _Lines()
+        super().__init__(*args, **kwargs)
+
+
+class _Lines:
+    """Write to stderr what tqdm would write over itself, as lines.
+
+    A line that cannot be written, on a full disk say, is no reason to end a training.
+    """
+
+    def write(self, text):
+        if text.strip():
+            with contextlib.suppress(OSError):
+                print(text.strip(), file=sys.stderr, flush=True)
+
+    def flush(self):
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()

@@ -1,0 +1,150 @@
+"""Files that appear whole or not at all."""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import zipfile
+import zlib
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+from dcgan.common.console import UserError, shortened
+
+# What reading a damaged file of numbers or notes may raise
+DAMAGE = (
+    *(OSError, EOFError, LookupError, ValueError, TypeError, AttributeError),
+    *(MemoryError, RuntimeError, ArithmeticError, zipfile.BadZipFile, zlib.error),
+)
+
+
+@contextlib.contextmanager
+def write_whole(path):
+    """Yield a path to write to; when the block ends well, it becomes `path`.
+
+    The file appears whole or not at all: it is written beside, flushed to the disk
+    and renamed. Missing folders are made; where `path` is a link, what it leads to is
+    written. Raises UserError, naming `path`, when the system refuses to write, or when
+    something else than a file has that name.
+    """
+    path = Path(path)
+    if not path.name:
+        raise UserError(f"{str(path)!r} is no name of a file to write.")
+    part = None
+    try:
+        target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_file():
+            raise UserError(f"Cannot write {path}: it is there, and is no file.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_parts(target)
+        part = target.with_name(f"part-{os.getpid()}-{target.name}")
+        yield part
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+        replace(part, target)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"Cannot write {shortened(str(path))}: {reason}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            if part:
+                part.unlink(missing_ok=True)
+
+
+def _sweep_parts(target):
+    """Remove what killed processes left of a file that they were writing."""
+    parts = re.compile(rf"part-(\d{{1,9}})-{re.escape(target.name)}")
+    for path in target.parent.iterdir():
+        found = parts.fullmatch(path.name)
+        if found and not _is_running(int(found[1])):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _is_running(process):
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def replace(old, new):
+    """Rename a file or folder, and wait until the disk has the new name as well."""
+    os.replace(old, new)
+    if os.name == "posix":
+        folder = os.open(Path(new).parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class LockedError(Exception):
+    """Another process holds a lock; the text says which: "Process 4711 on box"."""
+
+
+@contextlib.contextmanager
+def locked(path, waiting="", shared=False):
+    """Hold the lock file `path` for the block; its folder must be there.
+
+    Where another process holds it: print `waiting` and wait, or raise LockedError if
+    that is "". shared: keep out who would hold it alone, and write nothing; where there
+    is no lock file nobody does. Where nothing can be locked (a folder that cannot be
+    written, a network drive, Windows) the block runs all the same.
+    """
+    try:
+        lock = fcntl and open(path, "r" if shared else "a+", encoding="utf-8")  # noqa: SIM115
+    except OSError:
+        lock = None
+    if lock is None:
+        yield
+        return
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    with lock:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not waiting:
+                raise LockedError(_holder(lock)) from None
+            print(waiting, flush=True)
+            fcntl.flock(lock, kind)
+        except OSError as error:  # some network drives know no locks
+            print(f"Cannot lock {path}: {error.strerror}. Do not start two at once.")
+        if not shared:
+            with contextlib.suppress(OSError):  # a full disk
+                lock.truncate(0)
+                lock.write(f"{os.getpid()} on {platform.node()}")
+                lock.flush()
+        yield
+
+
+def _holder(lock):
+    lock.seek(0)
+    who = lock.read(100).strip()
+    return f"Process {who}" if who else "Another process"
+
+
+def write_json(path, content):
+    """Write a dict as JSON, whole or not at all."""
+    with write_whole(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def sha256(path):
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

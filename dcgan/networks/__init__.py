@@ -1,0 +1,1 @@
+"""Floor 2: what networks are made of."""

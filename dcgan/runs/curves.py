@@ -1,0 +1,119 @@
+"""What a run shows of itself: sheets of samples, log.csv and losses.png."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from dcgan.common.files import write_whole
+from dcgan.pictures.faces import grid
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+
+# Columns of the log, one of which a run may have
+SCORES = ("kid", "mmd")
+
+
+def save_sheet(run, epoch, faces):
+    """Write samples/epoch-001.png: faces (n, S, S, 3) uint8, ten a row."""
+    with write_whole(Path(run) / "samples" / f"epoch-{epoch:03d}.png") as part:
+        grid(faces, columns=10, scale=max(1, round(84 / faces.shape[1]))).save(part)
+
+
+def save_log(run, rows, changes=()):
+    """Write log.csv, a row per epoch, and losses.png. changes: as draw_losses takes."""
+    with (
+        write_whole(Path(run) / "log.csv") as part,
+        open(part, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    save_losses(Path(run) / "losses.png", rows, changes)
+
+
+def save_losses(path, rows, changes=(), shown=None):
+    """Write what draw_losses draws as a PNG."""
+    with write_whole(path) as part:
+        draw_losses(rows, changes, shown).savefig(part, format="png", dpi=110)
+
+
+def draw_losses(rows, changes=(), shown=None):
+    """Draw the losses, D's accuracy, the samples' diversity and the scores over the
+    epochs. Dashed lines are epochs with an alarm.
+
+    changes: of the recipe, as branch.changes tells them, grey lines; shown: the epoch
+    of the generator that is meant, if it is to be marked.
+    """
+    from matplotlib.figure import Figure  # takes a second that other scripts save
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = [row["epoch"] for row in rows]
+    scored = next((name for name in SCORES if name in rows[0]), None)
+    panels = 3 if scored else 2
+    figure = Figure(figsize=(9, 3.5 * panels), layout="constrained")
+    losses, shares, *more = all_axes = figure.subplots(panels, 1, sharex=True)
+    style = {"marker": "o", "markersize": 3}
+    losses.plot(epochs, [row["d_loss"] for row in rows], **style, label="discriminator")
+    losses.plot(epochs, [row["g_loss"] for row in rows], **style, label="generator")
+    lowest = min(row[name] for row in rows for name in ("d_loss", "g_loss"))
+    if lowest >= 0:  # else it is hinge, by which the generator's loss is -D
+        losses.axhline(np.log(2), color="0.6", linestyle=":", label="ln 2")
+        losses.set(ylim=(0, None))
+    losses.set(title="Losses, mean of each epoch", ylabel="loss")
+    for name, label in {
+        "real_accuracy": "D right on real faces",
+        "fake_accuracy": "D right on fake faces",
+        "diversity": "samples' diversity, against real faces'",
+    }.items():
+        # Dashed: of relativistic pairs both of D's shares are one number
+        line = "--" if name == "fake_accuracy" else "-"
+        shares.plot(epochs, [row[name] for row in rows], line, **style, label=label)
+    highest = max(1, *(row["diversity"] for row in rows))
+    shares.set(ylabel="share", ylim=(0, highest * 1.05))
+    for axes in more:
+        _draw_scores(axes, rows, scored, style)
+    for axes in all_axes:
+        _mark(axes, _alarmed(rows), "alarm", color="C3", linestyle="--")
+        _mark(axes, _changed(rows, changes), "another recipe", color="0.5")
+        _mark(axes, [shown] if shown else [], "this generator", color="C2")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="best", frameon=False)
+    all_axes[-1].set(xlabel="epoch")
+    all_axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return figure
+
+
+def _draw_scores(axes, rows, name, style):
+    """Draw the scores there are, the best of them named."""
+    points = [(row["epoch"], row[name]) for row in rows if row[name] is not None]
+    label = f"{name.upper()} of the averaged generator"
+    axes.plot(*zip(*points, strict=True) if points else ((), ()), **style, label=label)
+    axes.set(ylabel=f"{name.upper()}, less is better")
+    if not points:
+        return
+    epoch, best = min(points, key=lambda point: point[1])
+    label = f"the best: {best:.5f}, epoch {epoch}"
+    axes.plot(epoch, best, "o", markersize=9, color="C2", fillstyle="none", label=label)
+    if best > 0:  # around 0, where a score may be negative, there are no logarithms
+        axes.set(yscale="log")
+
+
+def _alarmed(rows):
+    return [row["epoch"] for row in rows if row.get("alarm")]
+
+
+def _changed(rows, changes):
+    """Return where between two epochs the recipe changed: at their border, n.5."""
+    places = [change["epochs"] + 0.5 for change in changes]
+    return [place for place in places if place < rows[-1]["epoch"]]
+
+
+def _mark(axes, places, label, **style):
+    """Draw vertical lines; only the first is named, for the legend."""
+    for number, place in enumerate(places):
+        axes.axvline(place, **style, linewidth=1, label="" if number else label)

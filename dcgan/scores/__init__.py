@@ -1,0 +1,1 @@
+"""Floor 3: how near fakes come to real faces."""

@@ -1,0 +1,1 @@
+"""Floor 4: what goes on while it trains."""
