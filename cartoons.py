@@ -24,6 +24,8 @@ SIZE = 128  # [8..1024] pixels, the side of a face
 SEED = 0  # [0..] another seed is another crowd
 OUT = "cartoons.png"  # the file to write
 
+# No options from here on
+
 # Faces are drawn this many times too large, then reduced: that smooths the edges
 OVERSIZE = 4
 

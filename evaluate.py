@@ -37,6 +37,8 @@ SEED = 1  # [0..] the same seed draws the same faces, fake and real
 NETWORK = ""  # Inception's weights; empty: data/, fetched (81 MB); "none": only MMD
 BATCH_SIZE = 50  # [1..] faces that it looks at together: 50 take about 1 GB
 
+# No options from here on
+
 # Faces of either kind that the MMD compares, and fakes in nearest.png
 MMD_FACES = 2000
 SHOWN = 10

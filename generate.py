@@ -29,6 +29,8 @@ COLUMNS = 5  # [1..] faces a row
 SCALE = 0  # [0..16] times each face is enlarged; 0: to about 128 pixels
 SINGLES = ""  # also write each face, at its own size, into this folder
 
+# No options from here on
+
 # Pixels of a picture
 LARGEST = 10**9
 

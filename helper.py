@@ -10,6 +10,8 @@ from pathlib import Path
 from dcgan.common.console import run
 from dcgan.common.options import options
 
+# No options from here on
+
 # The archive, aligned and cropped: 202,599 pictures of 178 x 218
 ARCHIVE = "data/img_align_celeba.zip"
 

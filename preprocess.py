@@ -45,6 +45,8 @@ IMAGES = 0  # [0..] the first so many pictures; 0: all
 # How to read them
 WORKERS = 0  # [0..] processes that read pictures; 0: one per core
 
+# No options from here on
+
 # Where the arrays lie
 FOLDER = "data"
 

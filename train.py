@@ -36,6 +36,7 @@ from dcgan.training.devices import (
     has_gpu,
 )
 from dcgan.training.progress import EpochBar, end_epoch, first, settle
+from dcgan.training.schedules import average_decay
 from preprocess import (
     Prepared,
     check_enough,
@@ -49,11 +50,11 @@ from preprocess import (
 DATA = "celeba"  # "celeba", "cartoons", or a folder, a .zip, a folder of .zips
 IMAGE_SIZE = 64  # {28, 32, 64, 128} pixels, width and height
 IMAGES = 0  # [0..1000000000] use the first so many pictures; 0: all
-FLIP = True  # show half of the pictures mirrored
+FLIP = True  # {True, False} show half of the pictures mirrored
 
 # What learns
 NETWORK = "dcgan"  # {dcgan, tutorial, blog} tutorial draws 64 pixels, blog draws 28
-WIDTH = 1.0  # (0..16] times the network's widths
+WIDTH = 1.0  # (0.0..16.0] times the network's widths
 D_NORM = "batch"  # {batch, spectral, none} how the discriminator is normalized
 
 # How long
@@ -61,19 +62,19 @@ EPOCHS = 25  # [1..1000000] passes over the pictures
 BATCH_SIZE = 0  # [0..65536] real faces an iteration, and as many fakes; 0: by the size
 
 # How fast to learn
-G_LEARNING_RATE = 2e-4  # (0..1] the generator's; this is the DCGAN paper's
-D_LEARNING_RATE = 2e-4  # (0..1] the discriminator's; the ratio of the two matters
-BETA_1 = 0.5  # [0..1) of Adam, whose own default of 0.9 makes training oscillate
-LEARNING_RATE_HOLD = 0.0  # [0..] epochs before the rates begin to fall, if they do
-LEARNING_RATE_HALF_LIFE = 0.0  # [0..] epochs in which both rates halve; 0: they stay
-AVERAGE_DECAY = 0.999  # [0..1) what is saved averages about 1 / (1 - this) iterations
+G_LEARNING_RATE = 2e-4  # (0.0..1.0] the generator's; this is the DCGAN paper's
+D_LEARNING_RATE = 2e-4  # (0.0..1.0] the discriminator's; the ratio of the two matters
+BETA_1 = 0.5  # [0.0..1.0) of Adam, whose own default of 0.9 makes training oscillate
+LEARNING_RATE_HOLD = 0.0  # [0.0..] epochs before the rates begin to fall, if they do
+LEARNING_RATE_HALF_LIFE = 0.0  # [0.0..] epochs in which both rates halve; 0: they stay
+AVERAGE_DECAY = 0.999  # [0.0..1) what is saved averages about 1 / (1 - this) iterations
 
 # What to learn by; what was tried, and lost, is in benchmarks/QUALITY.md
 LOSS = "cross-entropy"  # {cross-entropy, least-squares, hinge, relativistic}
 AUGMENT = ""  # "colour,translation,cutout" or some of these, when pictures are few
-R1 = 0.0  # [0..] gamma of the gradient penalty, .01 to .1 at 64; needs another D_NORM
-LABEL_SMOOTHING = 0.0  # [0..0.5] D's label for real faces is 1 minus this
-LABEL_FLIPPING = 0.0  # [0..0.5] share of D's labels that are swapped, real for fake
+R1 = 0.0  # [0.0..] gamma of the gradient penalty, .01 to .1 at 64; needs another D_NORM
+LABEL_SMOOTHING = 0.0  # [0.0..0.5] D's label for real faces is 1 minus this
+LABEL_FLIPPING = 0.0  # [0.0..0.5] share of D's labels that are swapped, real for fake
 
 # How to compute
 STEPS_PER_CALL = 0  # [0..9999] iterations a call of the device; 0: 32 on a GPU, else 4
@@ -85,14 +86,14 @@ RUN = ""  # the run folder; empty: runs/<data>-<size>
 FROM = ""  # another run's folder: go on from it with another recipe, in a new RUN
 SEED = 1  # [0..4294967295] of the first weights, the order, the flips and the noise
 SAMPLES = 40  # [1..10000] faces on the sheet of each epoch
-CHECKPOINT_MINUTES = 10.0  # (0..] between checkpoints, besides the one of each epoch
+CHECKPOINT_MINUTES = 10.0  # (0.0..] between checkpoints, besides the one of each epoch
 KEEP_CHECKPOINTS = 2  # [1..1000000] newest that stay, besides that of an epoch's end
 
 # How it is watched
 SCORE = "auto"  # {auto, kid, mmd, none} auto: KID on a GPU, else MMD
 SCORE_EVERY = 1  # [1..9999] epochs; the generator with the best score is kept
 SCORE_SAMPLES = 2000  # [2..99999] of each; of few pictures a tenth, or 200
-STOP_ON_COLLAPSE = False  # end the run at an alarm, and keep the best generator
+STOP_ON_COLLAPSE = False  # {True, False} end the run at an alarm; the best weights stay
 
 # Constants that may change when a run is continued: they change its rounding at most
 FREE = (
@@ -130,7 +131,7 @@ def main(argv=None):
     FROM = str(Path(FROM)) if FROM else ""  # runs/a/ is runs/a
     constants = current(sys.modules[__name__])
     models.check_size(NETWORK, IMAGE_SIZE)
-    losses.check(LOSS, D_NORM, R1, LABEL_SMOOTHING, LABEL_FLIPPING)
+    losses.check_recipe(LOSS, D_NORM, R1, LABEL_SMOOTHING, LABEL_FLIPPING)
     augment.kinds_of(AUGMENT)
     if BATCH_SIZE == 1:
         raise UserError("BATCH_SIZE = 1: batch norm needs 2. Try --batch-size 32")
@@ -383,7 +384,7 @@ def chance(epoch, iteration, per_epoch):
         "d_noise": noise(D_NOISE, epoch, iteration),
         "g_noise": noise(G_NOISE, epoch, iteration),
         **labels(epoch, iteration),
-        "decay": np.float32(models.average_decay(updates, AVERAGE_DECAY)),
+        "decay": np.float32(average_decay(updates, AVERAGE_DECAY)),
         **augmentation(epoch, iteration),
         **rates(epoch - 1 + iteration / per_epoch),
     }
@@ -409,12 +410,12 @@ def five_steps(gan, batch, train_on):
     # 3. Train the discriminator on both, real labelled 1, fake 0; only it moves.
     d_labels = {"real": batch["real_label"], "fake": batch["fake_label"]}
     given = {"real": real, "fake": fake, "chance": batch.get("d_chance")}
-    d = train_on(gan.judge, models.taken_by(gan.judge, given), d_labels)
+    d = train_on(gan.judge, models.inputs_for(gan.judge, **given), d_labels)
     # 4. Take fresh noise.
     fresh = batch["g_noise"]
     # 5. Train d_on_g on it, labelled 1: to make D say "real"; only the generator moves.
     given = {"noise": fresh, "real": real, "chance": batch.get("g_chance")}
-    taken = models.taken_by(gan.d_on_g, given)
+    taken = models.inputs_for(gan.d_on_g, **given)
     g = train_on(gan.d_on_g, taken, models.ones_for(fresh))
     models.update_average(gan.average, gan.generator, batch["decay"])
     return {

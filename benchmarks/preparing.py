@@ -44,6 +44,8 @@ OUT = ""  # a file for what is printed
 # A drawn picture: quality and noise chosen for files of CelebA's 7 to 12 KB
 QUALITY, NOISE = 85, 2.0
 
+# No options from here on
+
 # Seconds between two looks at the memory of a process
 PAUSE = 0.02
 

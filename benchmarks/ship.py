@@ -29,7 +29,7 @@ from dcgan.training.alarms import alarms
 RUN = ""  # the run folder; empty: the newest in runs/
 WHICH = "best"  # {best, last} of its generators
 OUT = ""  # the folder; empty: weights/<run's name>
-HALF = False  # write the convolutions' and dense weights as float16: half the bytes
+HALF = False  # {True, False} write the large weights as float16: half the bytes
 
 # How its learning is shown
 EPOCHS = ""  # of the sheets side by side, as in 1,5,25; empty: first, third, last

@@ -27,7 +27,7 @@ PRECISIONS = "float32,bfloat16"  # of the sweep, on GPUs
 
 # How long
 ROUNDS = 5  # [1..] turns of each contestant
-SECONDS = 4.0  # (0..] of a turn
+SECONDS = 4.0  # (0.0..] of a turn
 CALLS = 2000  # [10..] of the memory section
 
 # What to measure with, and where to
@@ -46,6 +46,8 @@ OVERHEADS = {
     "tensorflow, XLA": {"backend": "tensorflow", "xla": True},  # as on a GPU
     "jax": {"backend": "jax"},
 }
+
+# No options from here on
 
 # The aim counts in these
 EPOCHS, CELEBA = 25, 202_599

@@ -1,109 +1,13 @@
 import os
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
 
-from dcgan.common import console, files, options
+from dcgan.common import console, files
 
 SUITE = Path(__file__).parent.parent
-
-SOURCE = '''"""A script."""
-
-EPOCHS = 25  # [1..] passes over the pictures
-RATE = 2e-4  # (0..1] how fast
-SHARE = 0.5  # [0..1) of something
-SIZE = 64  # {28, 64} pixels
-FLIP = True  # mirror half of them
-NAME = ""  # of the run
-HIDDEN = 3
-
-def function():
-    INNER = 1  # no constant of the module
-'''
-
-
-@pytest.fixture
-def module(tmp_path):
-    path = tmp_path / "toy.py"
-    path.write_text(SOURCE)
-    toy = types.ModuleType("toy", "A script.")
-    toy.__file__ = str(path)
-    exec(SOURCE, toy.__dict__)
-    return toy
-
-
-def test_options_change_the_constants_and_keep_their_types(module):
-    given = ["--epochs", "3", "--rate", "1", "--no-flip", "--name", "x"]
-    constants = options.options(module, given)
-    expected = {
-        "EPOCHS": 3,
-        "RATE": 1.0,
-        "SHARE": 0.5,
-        "SIZE": 64,
-        "FLIP": False,
-        "NAME": "x",
-    }
-    assert constants == expected
-    assert options.current(module) == expected
-    assert type(module.RATE) is float
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (["--epochs", "-1"], "--epochs -1: must be at least 1"),
-        (["--epochs", "x"], "--epochs: 'x' is not a whole number"),
-        (["--epochs", "1.5"], "--epochs: '1.5' is not a whole number"),
-        (["--rate", "0"], "--rate 0.0: must be more than 0 and at most 1"),
-        (["--rate", "nan"], "--rate nan: must be a finite number"),
-        (["--share", "1"], "--share 1.0: must be at least 0 and less than 1"),
-        (["--size", "50"], "--size 50: must be one of 28, 64"),
-        (["--epohcs", "1"], "there is no option --epohcs, did you mean --epochs?"),
-        (["--hidden", "1"], "there is no option --hidden"),
-        (["--epoch", "1"], "there is no option --epoch, did you mean --epochs?"),
-        (["stray"], "there is no option stray"),
-        (["--epochs"], "--epochs: expected one argument"),
-    ],
-)
-def test_a_wrong_option_is_one_line_and_exit_code_2(module, capsys, given, message):
-    with pytest.raises(SystemExit) as exit_:
-        options.options(module, given)
-    told = capsys.readouterr().err
-    assert exit_.value.code == 2
-    assert message in told
-    assert told.count("\n") == 1
-    assert module.EPOCHS == 25
-
-
-def test_a_wrong_option_names_the_command_that_helps(module, capsys):
-    def told():
-        with pytest.raises(SystemExit):
-            options.options(module, ["stray"])
-        return capsys.readouterr().err
-
-    assert told().endswith("stray. See python toy.py --help\n")
-    module.__spec__ = types.SimpleNamespace(name="toys.toy")
-    assert told().startswith("toys.toy: ")
-    assert told().endswith("stray. See python -m toys.toy --help\n")
-
-
-def test_a_wrong_constant_in_the_file_is_refused_too(module):
-    module.EPOCHS = 0
-    message = r"EPOCHS = 0 in toy.py: must be at least 1\."
-    with pytest.raises(console.UserError, match=message):
-        options.options(module, [])
-
-
-def test_help_shows_each_constant_with_its_comment(module, capsys):
-    with pytest.raises(SystemExit):
-        options.options(module, ["--help"])
-    told = capsys.readouterr().out
-    assert "--epochs N" in told
-    assert "passes over the pictures (now: 25)" in " ".join(told.split())
-    assert "HIDDEN" not in told
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import difflib
+import functools
 import io
 import math
 import re
@@ -11,23 +12,43 @@ from pathlib import Path
 
 from dcgan.common.console import UserError
 
-RANGE = re.compile(
+# What a comment may begin with: the values that the constant may have
+ALLOWED = re.compile(
     r"(?:\{(?P<one_of>[^}]*)\}|[\[(](?P<low>\S*?)\.\.(?P<high>\S*?)[\])])(?: |$)"
 )
 
+# A line that begins with this ends the options of a script
+END = "# No options"
 
-def options(module, argv=None):
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text in quotes",
+    bool: "True or False",
+}
+
+
+def options(module, argv=None, choices=None):
     """Let the command line change the UPPER_CASE constants of a script.
 
     `EPOCHS = 25  # [1..] passes over the pictures` becomes `--epochs 25`, with the
-    comment as its help. The comment may begin with the values allowed: `{28, 64}`,
-    or a range: `[0..1]`, `(0..1)` without its ends, `[1..]` without an upper one.
-    A constant with no comment behind it is not an option.
+    comment as its help. Options are the plain constants (numbers, texts, True, False)
+    above the first def or class, down to a line `# No options from here on`, if any.
+
+    The comment may begin with the values allowed: `{28, 64}`, or a range: `[0.0..1.0]`,
+    `(0.0..1.0)` without its ends, `[1..]` without an upper one. It also says what kind
+    of value is right, in the file too: in a range whose limits have a point any number,
+    in another a whole one; `{True, False}` a switch; words, or neither, a text. Where
+    the comment was deleted any plain value is.
+
+    choices: {name: the values allowed}, from a table that the comment need not repeat.
 
     Sets the constants in `module` and returns them all, as {name: value}. A wrong
     option ends the program with exit code 2, a wrong constant in the file with 1.
     """
     constants = _constants(module)
+    for name, values in (choices or {}).items():
+        constants[name] = f"{{{', '.join(map(str, values))}}} {constants[name]}"
     parser = _Parser(
         prog=_command(module),
         description=module.__doc__,
@@ -40,15 +61,16 @@ def options(module, argv=None):
     if unknown:
         parser.error(_unknown(unknown[0], constants))
     for name, comment in constants.items():
-        value, default = getattr(given, name.lower()), getattr(module, name)
-        fault = _fault(value, default, comment)
-        if fault and value is not default:
+        default = getattr(module, name)
+        value = getattr(given, name.lower(), default)
+        fault = _fault(value, comment)
+        if fault and hasattr(given, name.lower()):
             parser.error(f"{_flag(name)} {value}: {fault}")
         if fault:
             raise UserError(
                 f"{name} = {value!r} in {Path(module.__file__).name}: {fault}."
             )
-        setattr(module, name, value)
+        setattr(module, name, _kind(comment, value)(value))
     return current(module)
 
 
@@ -73,74 +95,97 @@ def _command(module):
 
 
 def _constants(module):
-    """Read the constants that are options, and their comments, from the source."""
+    """Read the constants that are options, and their comments, from the source.
+
+    What has a comment behind it is one whatever its value: it may be a wrong one.
+    """
     source = Path(module.__file__).read_text(encoding="utf-8")
-    comments = {
-        token.start[0]: token.string.lstrip("# ")
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
+    comments, end = {}, math.inf
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            comments[token.start[0]] = token.string.lstrip("# ")
+            if token.start[1] == 0 and token.string.startswith(END):
+                end = min(end, token.start[0])
     found = {}
     for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and node.end_lineno in comments:
-            name = getattr(node.targets[0], "id", "")
-            if name.isupper() and isinstance(getattr(module, name), (int, float, str)):
-                found[name] = comments[node.end_lineno]
+        if node.lineno > end or isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            break
+        name = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "")
+        if name and name.isupper():
+            comment = comments.get(node.end_lineno, "")
+            if comment or type(getattr(module, name)) in KINDS:
+                found[name] = comment
     return found
 
 
+def _kind(comment, value):
+    """Return the type that a constant with this comment has; the value's without."""
+    if not comment:
+        return type(value)
+    allowed = ALLOWED.match(comment)
+    if not allowed:
+        return str
+    if allowed["one_of"] is None:
+        return float if "." in allowed["low"] + allowed["high"] else int
+    words = _choices(allowed)
+    if words == ["True", "False"]:
+        return bool
+    return int if all(word.isdecimal() for word in words) else str
+
+
+def _choices(allowed):
+    return [choice.strip() for choice in allowed["one_of"].split(",")]
+
+
 def _add_option(parser, name, default, comment):
-    text = f"{comment} (now: {default!r})".replace("%", "%%")
-    if isinstance(default, bool):
-        action = argparse.BooleanOptionalAction
-        parser.add_argument(_flag(name), default=default, action=action, help=text)
+    text = f"{comment} (now: {default!r})".replace("%", "%%").strip()
+    kind = _kind(comment, default)
+    add = functools.partial(
+        parser.add_argument, _flag(name), default=argparse.SUPPRESS, help=text
+    )
+    if kind is bool:
+        add(action=argparse.BooleanOptionalAction)
     else:
-        word = {int: "N", float: "X", str: "TEXT"}[type(default)]
-        parser.add_argument(
-            _flag(name), default=default, metavar=word, help=text, type=_reader(default)
-        )
+        metavar = {int: "N", float: "X", str: "TEXT"}[kind]
+        add(metavar=metavar, type=_reader(kind))
 
 
-def _reader(default):
-    """Turn an option's text into the type of its default."""
+def _reader(kind):
+    """Turn an option's text into a value of this kind."""
 
     def read(text):
         try:
-            return type(default)(text)
+            return kind(text)
         except ValueError:
-            kind = "a whole number" if isinstance(default, int) else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {kind}") from None
+            message = f"{text!r} is not {KINDS[kind]}"
+            raise argparse.ArgumentTypeError(message) from None
 
     return read
 
 
-def _fault(value, default, comment):
+def _fault(value, comment):
     """Say what is wrong with the value of an option, or return ''."""
-    allowed = RANGE.match(comment)
-    if isinstance(value, float) and not math.isfinite(value):
+    kind, allowed = _kind(comment, value), ALLOWED.match(comment)
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        hint = "" if allowed else "; for a number let its comment begin with a range"
+        return f"must be {KINDS[kind]}{hint}"
+    if kind is float and not math.isfinite(value):
         return "must be a finite number"
     if not allowed:
         return ""
     if allowed["one_of"] is not None:
-        choices = [choice.strip() for choice in allowed["one_of"].split(",")]
+        choices = _choices(allowed)
         return "" if str(value) in choices else f"must be one of {', '.join(choices)}"
-    if not isinstance(value, (int, float)):
-        return "must be a number"
-    low, high = float(allowed["low"] or "-inf"), float(allowed["high"] or "inf")
     span = allowed[0].strip()
-    above = value > low if span[0] == "(" else value >= low
-    below = value < high if span[-1] == ")" else value <= high
+    low, high = (allowed[end].removesuffix(".0") for end in ("low", "high"))
+    least, greatest = float(low or "-inf"), float(high or "inf")
+    above = value > least if span[0] == "(" else value >= least
+    below = value < greatest if span[-1] == ")" else value <= greatest
     if above and below:
         return ""
-    limits = []
-    if allowed["low"]:
-        limits.append(
-            ("more than " if span[0] == "(" else "at least ") + allowed["low"]
-        )
-    if allowed["high"]:
-        limits.append(
-            ("less than " if span[-1] == ")" else "at most ") + allowed["high"]
-        )
+    limits = [f"{'more than' if span[0] == '(' else 'at least'} {low}"] if low else []
+    if high:
+        limits.append(f"{'less than' if span[-1] == ')' else 'at most'} {high}")
     return f"must be {' and '.join(limits)}"
 
 

@@ -30,6 +30,8 @@ FIRST = 0  # [0..] number of the first trial: --first 17 --trials 1 repeats the 
 PICTURES = ""  # a folder or .zip of JPEGs; empty: cartoons
 OUT = "tests/faults/RESULTS.md"  # the table; empty: none
 
+# No options from here on
+
 HEAD = """# Faults that were tried
 
 Every row is a campaign of [this folder](.): so many trials, each with faults at places

@@ -1,0 +1,195 @@
+import re
+import types
+
+import pytest
+
+from dcgan.common import console, options
+
+SOURCE = '''"""A script."""
+
+EPOCHS = 25  # [1..] passes over the pictures
+RATE = 2e-4  # (0.0..1.0] how fast
+SHARE = 0.5  # [0.0..1.0) of something
+SIZE = 64  # {28, 64} pixels
+FLIP = True  # {True, False} mirror half of them
+NAME = ""  # of the run
+KIND = "a"  # {a, b} of network
+PLAIN = 3
+PAIR = (1, 2)
+
+# No options from here on
+HIDDEN = 3  # [0..] of no concern
+
+def function():
+    INNER = 1  # no constant of the module
+
+BELOW = 4  # [0..] neither
+'''
+
+
+def load(folder, source=SOURCE):
+    path = folder / "toy.py"
+    path.write_text(source)
+    toy = types.ModuleType("toy", "A script.")
+    toy.__file__ = str(path)
+    exec(source, toy.__dict__)
+    return toy
+
+
+@pytest.fixture
+def module(tmp_path):
+    return load(tmp_path)
+
+
+def edited(folder, line):
+    """Load the script with this line in place of the one of the same constant."""
+    name = line.split(" = ")[0]
+    source = re.sub(rf"^{name} = .*$", lambda _: line, SOURCE, flags=re.M)
+    assert source != SOURCE
+    return load(folder, source)
+
+
+def test_options_change_the_constants_and_keep_their_types(module):
+    given = ["--epochs", "3", "--rate", "1", "--no-flip", "--name", "x"]
+    constants = options.options(module, given)
+    expected = {
+        "EPOCHS": 3,
+        "RATE": 1.0,
+        "SHARE": 0.5,
+        "SIZE": 64,
+        "FLIP": False,
+        "NAME": "x",
+        "KIND": "a",
+        "PLAIN": 3,
+    }
+    assert constants == expected
+    assert options.current(module) == expected
+    assert type(module.RATE) is float
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--epochs", "-1"], "--epochs -1: must be at least 1"),
+        (["--epochs", "x"], "--epochs: 'x' is not a whole number"),
+        (["--epochs", "1.5"], "--epochs: '1.5' is not a whole number"),
+        (["--rate", "0"], "--rate 0.0: must be more than 0 and at most 1"),
+        (["--rate", "nan"], "--rate nan: must be a finite number"),
+        (["--share", "1"], "--share 1.0: must be at least 0 and less than 1"),
+        (["--size", "50"], "--size 50: must be one of 28, 64"),
+        (["--epohcs", "1"], "there is no option --epohcs, did you mean --epochs?"),
+        (["--kind", "c"], "--kind c: must be one of a, b"),
+        (["--hidden", "1"], "there is no option --hidden"),
+        (["--below", "1"], "there is no option --below"),
+        (["--inner", "1"], "there is no option --inner"),
+        (["--pair", "1"], "there is no option --pair"),
+        (["--epoch", "1"], "there is no option --epoch, did you mean --epochs?"),
+        (["stray"], "there is no option stray"),
+        (["--epochs"], "--epochs: expected one argument"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_code_2(module, capsys, given, message):
+    with pytest.raises(SystemExit) as exit_:
+        options.options(module, given)
+    told = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert message in told
+    assert told.count("\n") == 1
+    assert module.EPOCHS == 25
+
+
+def test_a_wrong_option_names_the_command_that_helps(module, capsys):
+    def told():
+        with pytest.raises(SystemExit):
+            options.options(module, ["stray"])
+        return capsys.readouterr().err
+
+    assert told().endswith("stray. See python toy.py --help\n")
+    module.__spec__ = types.SimpleNamespace(name="toys.toy")
+    assert told().startswith("toys.toy: ")
+    assert told().endswith("stray. See python -m toys.toy --help\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("EPOCHS = 0  # [1..] passes", "EPOCHS = 0 in toy.py: must be at least 1."),
+        ("EPOCHS = 64.0  # [1..] passes", "EPOCHS = 64.0 in toy.py: must be a whole"),
+        ("EPOCHS = 1e3  # [1..] passes", "EPOCHS = 1000.0 in toy.py: must be a whole"),
+        ("EPOCHS = True  # [1..] passes", "EPOCHS = True in toy.py: must be a whole"),
+        ("EPOCHS = 'x'  # [1..] passes", "EPOCHS = 'x' in toy.py: must be a whole"),
+        ("EPOCHS = None  # [1..] passes", "EPOCHS = None in toy.py: must be a whole"),
+        ("EPOCHS = [25]  # [1..] passes", "EPOCHS = [25] in toy.py: must be a whole"),
+        ("SIZE = 64.0  # {28, 64} pixels", "SIZE = 64.0 in toy.py: must be a whole"),
+        (
+            "RATE = 'x'  # (0.0..1.0] how fast",
+            "RATE = 'x' in toy.py: must be a number.",
+        ),
+        ("RATE = 2  # (0.0..1.0] how fast", "must be more than 0 and at most 1."),
+        (
+            "SHARE = True  # [0.0..1.0) of it",
+            "SHARE = True in toy.py: must be a number",
+        ),
+        (
+            "FLIP = 1  # {True, False} mirror",
+            "FLIP = 1 in toy.py: must be True or False",
+        ),
+        ("FLIP = 'yes'  # {True, False} it", "FLIP = 'yes' in toy.py: must be True or"),
+        ("NAME = 5  # of the run", "NAME = 5 in toy.py: must be text in quotes; for a"),
+        (
+            "KIND = 5  # {a, b} of network",
+            "KIND = 5 in toy.py: must be text in quotes.",
+        ),
+        (
+            "KIND = 'c'  # {a, b} of network",
+            "KIND = 'c' in toy.py: must be one of a, b.",
+        ),
+    ],
+)
+def test_a_wrong_constant_in_the_file_is_refused_too(tmp_path, line, message):
+    with pytest.raises(console.UserError) as refused:
+        options.options(edited(tmp_path, line), [])
+    assert message in refused.value.code
+    assert "\n" not in refused.value.code
+
+
+def test_a_whole_number_may_stand_where_any_number_may(tmp_path):
+    module = edited(tmp_path, "RATE = 1  # (0.0..1.0] how fast")
+    assert type(options.options(module, [])["RATE"]) is float
+    assert type(module.RATE) is float
+
+
+def test_an_option_may_mend_what_is_wrong_in_the_file(tmp_path):
+    module = edited(tmp_path, "EPOCHS = 64.0  # [1..] passes")
+    assert options.options(module, ["--epochs", "64"])["EPOCHS"] == 64
+
+
+def test_a_constant_whose_comment_was_deleted_is_an_option_still(tmp_path):
+    module = edited(tmp_path, "EPOCHS = 30")
+    assert options.current(module)["EPOCHS"] == 30
+    assert options.options(module, ["--epochs", "3"])["EPOCHS"] == 3
+
+
+def test_the_values_allowed_may_come_from_a_table(module, capsys):
+    table = {"NAME": {"round": 1, "square": 2}}
+    message = r"NAME = '' in toy\.py: must be one of round, square\."
+    with pytest.raises(console.UserError, match=message):
+        options.options(module, [], table)
+    given = ["--name", "square"]
+    assert options.options(module, given, table)["NAME"] == "square"
+    for wish in (["--name", "oval"], ["--help"]):
+        with pytest.raises(SystemExit):
+            options.options(module, wish, table)
+    told = capsys.readouterr()
+    assert "--name oval: must be one of round, square" in told.err
+    assert "{round, square} of the run (now: 'square')" in told.out
+
+
+def test_help_shows_each_constant_with_its_comment(module, capsys):
+    with pytest.raises(SystemExit):
+        options.options(module, ["--help"])
+    told = capsys.readouterr().out
+    assert "--epochs N" in told
+    assert "passes over the pictures (now: 25)" in " ".join(told.split())
+    assert "--flip, --no-flip" in told
+    assert "hidden" not in told
