@@ -5,9 +5,13 @@ through two models that share its layers and each move one part of what they hol
 
     judge    (real, fake) -> D's logits of both    moves the discriminator only
     d_on_g   noise -> D's logit of G's face        moves the generator only
+
+To add a network, write two functions as those of the "dcgan" network, and a row of
+NETWORKS, at the end of this file.
 """
 
 import contextlib
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +19,7 @@ import numpy as np
 from dcgan.common.console import UserError
 from dcgan.networks.augment import NUMBERS, Augment
 from dcgan.networks.backend import keras, layers, ops
-from dcgan.networks.losses import R1, d_loss, g_loss, metrics, paired, share_of
+from dcgan.networks.losses import R1, accuracies, loss_named, realer
 from dcgan.networks.spectral import SpectralConv2D, SpectralDense
 
 LATENT = 100  # numbers of noise that a face is drawn from
@@ -35,9 +39,6 @@ BLOG_DROPOUT = 0.2
 # A generator's last layer, in float32 even where the others are not.
 TO_FACE = {"use_bias": True, "activation": "tanh", "dtype": "float32"}
 
-# What networks there are, and the sizes that each can draw.
-SIZES = {"dcgan": tuple(DCGAN), "tutorial": (64,), "blog": (28,)}
-
 
 class Gan(NamedTuple):
     """Everything that trains: two networks, two models over them, an average."""
@@ -52,7 +53,7 @@ class Gan(NamedTuple):
 class Recipe(NamedTuple):
     """What may be done differently; the defaults are a plain DCGAN."""
 
-    loss: str = "cross-entropy"  # losses.py
+    loss: str = "cross-entropy"  # a name in losses.LOSSES
     augment: tuple = ()  # kinds of augment.py
     d_norm: str = "batch"  # D's normalization: "batch", "spectral" or "none"
     r1: float = 0.0  # gamma of losses.R1, only without batch norm
@@ -60,6 +61,14 @@ class Recipe(NamedTuple):
 
 
 PLAIN = Recipe()
+
+
+class Network(NamedTuple):
+    """A kind of network: the middle of its generator and of its discriminator."""
+
+    face: Callable  # noise, image_size, Recipe.width -> faces, as build_generator's
+    look: Callable  # faces, image_size, Recipe -> (n, F), from which D makes its logit
+    sizes: Collection  # of pictures that it can draw, pixels
 
 
 class PartlyTrained(keras.Model):
@@ -84,32 +93,19 @@ class PartlyTrained(keras.Model):
         mine = {id(variable) for variable in self.trainable_variables}
         return [variable for variable in self.variables if id(variable) not in mine]
 
-    @property
-    def trainable_weights(self):
-        return self.part.trainable_weights
-
-    @property
-    def non_trainable_weights(self):
-        mine = {id(weight) for weight in self.trainable_weights}
-        return [weight for weight in self.weights if id(weight) not in mine]
+    trainable_weights = trainable_variables  # Keras asks for either
 
 
 def build_gan(  # noqa: PLR0913
-    network,
-    image_size,
-    seed,
-    learning_rates,
-    beta_1,
-    precision="float32",
-    recipe=PLAIN,
+    network, image_size, seed, learning_rates, beta_1, precision="float32", recipe=PLAIN
 ):
     """Build and compile everything that trains, as a `Gan`.
 
-    `network` and `image_size` as in SIZES; `learning_rates` of G and D and `beta_1`
+    `network` and `image_size` as in NETWORKS; `learning_rates` of G and D and `beta_1`
     are Adam's. With `precision` "bfloat16" all but the last layers and the losses
     compute in that; weights are float32 in any case.
     Equal seeds give equal first weights. Raises UserError for a size that the network
-    does not have.
+    does not have, and for a loss that there is not.
     """
     keras.utils.set_random_seed(seed)
     with _computing_in(precision):
@@ -119,7 +115,7 @@ def build_gan(  # noqa: PLR0913
         d_on_g = build_d_on_g(generator, discriminator, recipe)
     average = build_generator(network, image_size, recipe.width)
     average.set_weights(generator.get_weights())
-    _compile(judge, d_on_g, learning_rates, beta_1, recipe.loss)
+    _compile(judge, d_on_g, learning_rates, beta_1, loss_named(recipe.loss))
     for model in (judge, d_on_g):
         _make_variables(model)
     return Gan(generator, discriminator, judge, d_on_g, average)
@@ -129,13 +125,11 @@ def _compile(judge, d_on_g, learning_rates, beta_1, loss):
     g_rate, d_rate = learning_rates
     judge.compile(
         optimizer=keras.optimizers.Adam(d_rate, beta_1=beta_1),
-        loss={"real": d_loss(loss), "fake": d_loss(loss)},
-        loss_weights={"real": 0.5, "fake": 0.5},  # their mean: ln 2 when D cannot tell
-        metrics=metrics(loss),
+        loss={"real": loss.d, "fake": loss.d},
+        loss_weights={"real": 0.5, "fake": 0.5},  # their mean
+        metrics=accuracies(loss.border),
     )
-    d_on_g.compile(
-        optimizer=keras.optimizers.Adam(g_rate, beta_1=beta_1), loss=g_loss(loss)
-    )
+    d_on_g.compile(optimizer=keras.optimizers.Adam(g_rate, beta_1=beta_1), loss=loss.g)
 
 
 @contextlib.contextmanager
@@ -170,8 +164,7 @@ def build_generator(network, image_size, width=1.0):
     """
     check_size(network, image_size)
     noise = keras.Input((LATENT,), name="noise")
-    draw = {"dcgan": _dcgan_face, "tutorial": _tutorial_face, "blog": _blog_face}
-    face = draw[network](noise, image_size, width)
+    face = NETWORKS[network].face(noise, image_size, width)
     return keras.Model(noise, face, name="generator")
 
 
@@ -184,8 +177,7 @@ def build_discriminator(network, image_size, recipe=PLAIN):
     """
     check_size(network, image_size)
     face = keras.Input((image_size, image_size, 3), name="face")
-    look = {"dcgan": _dcgan_look, "tutorial": _tutorial_look, "blog": _blog_look}
-    features = look[network](face, image_size, recipe)
+    features = NETWORKS[network].look(face, image_size, recipe)
     dense = SpectralDense if recipe.d_norm == "spectral" else layers.Dense
     logit = dense(1, kernel_initializer=_normal(), dtype="float32", name="logit")
     probability = layers.Activation("sigmoid", dtype="float32", name="probability")
@@ -199,54 +191,56 @@ def build_judge(discriminator, recipe=PLAIN):
     batch norm cannot tell them apart by their common mean. Trains D only. If it
     augments, it takes "chance" (n, 2, NUMBERS) too: of the real, of the fake faces.
     """
-    logit = _logit(discriminator)
+    loss, logit = loss_named(recipe.loss), _logit(discriminator)
     shape = discriminator.input_shape[1:]
     real = keras.Input(shape, dtype="uint8", name="real")
     fake = keras.Input(shape, name="fake")
     inputs = {"real": real, "fake": fake}
-    faces = {"real": _scaled(real), "fake": fake}
-    if recipe.augment:
-        inputs["chance"] = keras.Input((2, NUMBERS), name="chance")
-        for k, name in enumerate(faces):
-            faces[name] = Augment(recipe.augment)(faces[name], inputs["chance"][:, k])
+    faces = _augmented({"real": _scaled(real), "fake": fake}, inputs, recipe)
     if recipe.r1:
-        faces["real"] = R1(logit, recipe.r1, share_of(recipe.loss))(faces["real"])
-    outputs = {name: logit(faces[name]) for name in faces}
-    if recipe.loss == "relativistic":
-        outputs = paired(outputs)
+        faces["real"] = R1(logit, recipe.r1, loss.share)(faces["real"])
+    logits = {name: logit(faces[name]) for name in faces}
+    outputs = realer(logits) if loss.pairs else logits
     return PartlyTrained(inputs, outputs, discriminator, name="judge")
 
 
 def build_d_on_g(generator, discriminator, recipe=PLAIN):
     """Map noise (n, LATENT) to the discriminator's logit of its face. Trains G only.
 
-    The relativistic loss needs "real" faces too, and an augmentation "chance" (n, 2,
+    A loss of pairs needs "real" faces too, and an augmentation "chance" (n, 2,
     NUMBERS): of the fakes, of the real faces. The inputs are a dict then.
     """
-    logit = _logit(discriminator)
+    loss, logit = loss_named(recipe.loss), _logit(discriminator)
     inputs = {"noise": keras.Input(generator.input_shape[1:], name="noise")}
     faces = {"fake": generator(inputs["noise"])}
-    if recipe.loss == "relativistic":
+    if loss.pairs:
         shape = discriminator.input_shape[1:]
         inputs["real"] = keras.Input(shape, dtype="uint8", name="real")
         faces["real"] = _scaled(inputs["real"])
-    if recipe.augment:
-        inputs["chance"] = keras.Input((2, NUMBERS), name="chance")
-        for k, name in enumerate(faces):
-            faces[name] = Augment(recipe.augment)(faces[name], inputs["chance"][:, k])
+    faces = _augmented(faces, inputs, recipe)
     logits = {name: logit(faces[name]) for name in faces}
-    if recipe.loss == "relativistic":
-        logits = paired(logits)
+    logits = realer(logits) if loss.pairs else logits
     if len(inputs) == 1:
         inputs = inputs["noise"]
     return PartlyTrained(inputs, logits["fake"], generator, name="d_on_g")
 
 
-def taken_by(model, given):
-    """Pick from {name: array} what a model takes: a dict, or its only input."""
+def _augmented(faces, inputs, recipe):
+    """Augment {"real" or "fake": faces}, by numbers that become one of the inputs."""
+    if not recipe.augment:
+        return faces
+    inputs["chance"] = keras.Input((2, NUMBERS), name="chance")
+    return {
+        name: Augment(recipe.augment)(faces[name], inputs["chance"][:, k])
+        for k, name in enumerate(faces)
+    }
+
+
+def inputs_for(model, **tensors):
+    """Pick from the tensors what a model takes: a dict by name, or its only input."""
     if isinstance(model.input, dict):
-        return {name: given[name] for name in model.input}
-    return given[model.input.name]
+        return {name: tensors[name] for name in model.input}
+    return tensors[model.input.name]
 
 
 def set_rate(model, rate):
@@ -278,16 +272,6 @@ def make_fakes(generator, noise):
     return ops.stop_gradient(generator(noise, training=True))
 
 
-def average_decay(iteration, target):
-    """Return the decay of the averaged generator after `iteration` updates of G.
-
-    min(target, 1 - 1 / (1 + iteration / 20)): the average reaches back over about a
-    twentieth of the run so far, until that is 1 / (1 - target) iterations. A fixed
-    long memory would keep the noise of the first iterations in the picture.
-    """
-    return min(target, 1 - 1 / (1 + iteration / 20))
-
-
 def update_average(average, generator, decay):
     """Move the weights of `average`, batch-norm statistics too, by 1 - decay to G's."""
     for mean, weight in zip(average.weights, generator.weights, strict=True):
@@ -313,13 +297,13 @@ def to_pixels(faces):
 
 def check_size(network, image_size):
     """Raise UserError if there is no such network, or if it cannot draw that size."""
-    if network not in SIZES:
-        raise UserError(f"There is no network {network!r}, only {', '.join(SIZES)}.")
-    if image_size not in SIZES[network]:
-        sizes = " or ".join(str(size) for size in SIZES[network])
+    if network not in NETWORKS:
+        raise UserError(f"There is no network {network!r}, only {', '.join(NETWORKS)}.")
+    sizes = list(NETWORKS[network].sizes)
+    if image_size not in sizes:
         raise UserError(
-            f"The {network} network draws {sizes} pixels, not {image_size}. "
-            f"Try --network dcgan, or --image-size {SIZES[network][0]}."
+            f"The {network} network draws {' or '.join(map(str, sizes))} pixels, "
+            f"not {image_size}. Try --network dcgan, or --image-size {sizes[0]}."
         )
 
 
@@ -354,7 +338,11 @@ def _dcgan_face(noise, image_size, width):
 
 def _dcgan_look(face, image_size, recipe):
     _, widths = DCGAN[image_size]
-    first, *rest = _widths(reversed(widths), recipe.width)
+    return _looks(face, reversed(widths), recipe)
+
+
+def _looks(face, widths, recipe):
+    first, *rest = _widths(widths, recipe.width)
     x = _look(face, first, recipe, batch_norm=False)
     for filters in rest:
         x = _look(x, filters, recipe)
@@ -397,11 +385,7 @@ def _blog_finish(x, seed):
 
 
 def _blog_look(face, _, recipe):
-    first, *rest = _widths((64, 128, 256, 512), recipe.width)
-    x = _look(face, first, recipe, batch_norm=False)
-    for filters in rest:
-        x = _look(x, filters, recipe)
-    return layers.Flatten()(x)
+    return _looks(face, (64, 128, 256, 512), recipe)
 
 
 def _look(x, filters, recipe, batch_norm=True, **options):
@@ -420,13 +404,10 @@ def _convolution(x, width, strides=2, kernel=4, kind=layers.Conv2D, **options):
     return kind(width, kernel, strides, kernel_initializer=_normal(), **options)(x)
 
 
-def _transposed(x, width, strides=2, kernel=4, **options):
+def _transposed(x, width, **options):
     # The kernel is a multiple of the stride: every pixel gets as many contributions
     # as its neighbour, so there are no checkerboards (distill.pub, "Deconvolution").
-    options = {"use_bias": False, "padding": "same", **options}
-    return layers.Conv2DTranspose(
-        width, kernel, strides, kernel_initializer=_normal(), **options
-    )(x)
+    return _convolution(x, width, kind=layers.Conv2DTranspose, **options)
 
 
 def _batch_norm(x):
@@ -438,3 +419,10 @@ def _batch_norm(x):
 
 def _normal():
     return keras.initializers.RandomNormal(0.0, 0.02)
+
+
+NETWORKS = {
+    "dcgan": Network(_dcgan_face, _dcgan_look, DCGAN),
+    "tutorial": Network(_tutorial_face, _tutorial_look, (64,)),
+    "blog": Network(_blog_face, _blog_look, (28,)),
+}

@@ -9,4 +9,3 @@ NETWORK = (2, (2, 2))  # as in models.DCGAN
 def register():
     """Let models.py know the "dcgan" network of SIZE pixels."""
     models.DCGAN[SIZE] = NETWORK
-    models.SIZES["dcgan"] = tuple(models.DCGAN)

@@ -19,7 +19,7 @@ CUTOUT = 1 / 2  # of the width: the side of the square that is cut out
 
 
 def kinds_of(text):
-    """Return the kinds that "colour,cutout" names, in the order they are done in.
+    """Return the KINDS that "colour,cutout" names, a tuple in the order they are done in.
 
     Raises UserError for another word.
     """
@@ -81,8 +81,8 @@ def _moved(faces, down, right):
 
 def _shift(size, number):
     """Map numbers (n,) to matrices (n, size, size) that move a column of pixels."""
-    most = int(size * TRANSLATION + 0.5)
-    by = ops.floor(number * (2 * most + 1))[:, None, None] - most
+    farthest = int(size * TRANSLATION + 0.5)
+    by = ops.floor(number * (2 * farthest + 1))[:, None, None] - farthest
     place = ops.arange(size, dtype="float32")
     return ops.cast(place[:, None] - place[None] == by, "float32")
 

@@ -1,33 +1,34 @@
-"""What the two networks minimize, what is said of the game, and what fits together.
+"""What the two networks minimize: one table, LOSSES, of which a loss is a row.
 
-Each loss compares a logit with a label, 1 for real and 0 for fake:
-
-    cross-entropy   non-saturating (Goodfellow et al. 2014)
-    least-squares   Mao et al. 2017, with the targets 1 and 0
-    hinge           Lim and Ye 2017, Miyato et al. 2018
-    relativistic    paired: Jolicoeur-Martineau 2018; Huang et al. 2024 (R3GAN)
-
-D's is the mean of its losses on real and on fake faces.
+To add a loss, write what it makes of a label and of D's logit, and a row. D's loss is
+the mean of what real and fake faces cost.
 """
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 from dcgan.common.console import UserError
 from dcgan.networks.backend import keras, layers, ops
 
 
-def d_loss(kind):
-    """Return the loss of D's logits of real or of fake faces."""
-    return {"least-squares": squares, "hinge": hinge}.get(kind) or _cross_entropy()
+class Loss(NamedTuple):
+    """All that is known of a loss. d and g map a label, 1 for real and 0 for fake, and
+    D's logit, both (n, 1) float32, to what each face costs, (n, 1).
+    """
+
+    d: Callable  # what D minimizes
+    g: Callable  # what G minimizes; its faces are labelled 1
+    undecided: float  # D's loss when it cannot tell real from fake
+    border: float = 0.0  # D calls a face real if its logit lies above
+    share: float = 0.5  # of the paper's loss of D; 1 where that is the mean, too
+    pairs: bool = False  # it judges pairs, by how much realer one is than the other
+    labels: tuple = ("LABEL_SMOOTHING", "LABEL_FLIPPING")  # what it knows of these
 
 
-def g_loss(kind):
-    """Return the loss of D's logits of the generator's faces, labelled 1."""
-    return {"least-squares": half_squares, "hinge": linear}.get(
-        kind
-    ) or _cross_entropy()
-
-
-def _cross_entropy():
-    return keras.losses.BinaryCrossentropy(from_logits=True)
+def cross_entropy(label, logit):
+    """-ln P(label), where P(real) is the sigmoid of the logit."""
+    return ops.binary_crossentropy(label, logit, from_logits=True)
 
 
 def squares(label, logit):
@@ -50,23 +51,66 @@ def linear(label, logit):
     return -(2 * label - 1) * logit
 
 
-def paired(logits):
+LOSSES = {
+    # Non-saturating: Goodfellow et al. 2014
+    "cross-entropy": Loss(cross_entropy, cross_entropy, undecided=math.log(2)),
+    # Mao et al. 2017, with the targets 1 and 0
+    "least-squares": Loss(squares, half_squares, undecided=0.25, border=0.5, share=1.0),
+    # Lim and Ye 2017, Miyato et al. 2018: it knows the sign of a label, no more
+    "hinge": Loss(hinge, linear, undecided=1.0, labels=("LABEL_FLIPPING",)),
+    # Paired: Jolicoeur-Martineau 2018; Huang et al. 2024 (R3GAN)
+    "relativistic": Loss(
+        cross_entropy,
+        cross_entropy,
+        undecided=math.log(2),
+        share=1.0,
+        pairs=True,
+        labels=(),
+    ),
+}
+
+
+def loss_named(name):
+    """Return a row of LOSSES. Raises UserError if there is none of that name."""
+    if name not in LOSSES:
+        raise UserError(f"There is no loss {name!r}, only {', '.join(LOSSES)}.")
+    return LOSSES[name]
+
+
+def check_recipe(loss, d_norm, r1, label_smoothing, label_flipping):
+    """Raise UserError for constants of train.py that have no meaning together."""
+    known = loss_named(loss).labels
+    if r1 and d_norm == "batch":
+        raise UserError(
+            f"R1 = {r1:g} needs a discriminator without batch norm, where one face's "
+            "gradient depends on no other's, not D_NORM = 'batch'. Try --d-norm none."
+        )
+    labels = {"LABEL_SMOOTHING": label_smoothing, "LABEL_FLIPPING": label_flipping}
+    for name, share in labels.items():
+        if share and name not in known:
+            option = "--" + name.lower().replace("_", "-")
+            raise UserError(
+                f"{name} = {share:g} has no meaning with LOSS = {loss!r}, which "
+                f"knows no such labels. Try {option} 0, or --loss cross-entropy."
+            )
+
+
+def realer(logits):
     """Turn D's {"real", "fake"} logits into how much realer each is than the other.
 
     Their cross-entropy with the labels 1 and 0 is then the relativistic pairing:
     softplus(-(real - fake)) for D. G's is softplus(-(fake - real)).
     """
-    realer = logits["real"] - logits["fake"]
-    return {"real": realer, "fake": -realer}
+    difference = logits["real"] - logits["fake"]
+    return {"real": difference, "fake": -difference}
 
 
-def metrics(kind):
-    """Return how D's judgements are counted, for compile().
+def accuracies(border):
+    """Return how D's logits are counted, as compile() takes metrics.
 
     The border is where real and fake cost the same: half-way between their targets. Of
     relativistic pairs both shares are that of the real faces judged the realer.
     """
-    border = 0.5 if kind == "least-squares" else 0
 
     def share_called_real(_, logit):
         return ops.mean(ops.cast(logit > border, "float32"))
@@ -77,24 +121,15 @@ def metrics(kind):
     return {"real": [share_called_real], "fake": [share_called_fake]}
 
 
-def share_of(kind):
-    """Return D's loss as a share of its paper's.
-
-    It is the mean of what real and fake cost. Cross-entropy and hinge are told as the
-    sum; least squares with a half before either, and a relativistic pair costs once.
-    """
-    return {"cross-entropy": 0.5, "hinge": 0.5}.get(kind, 1.0)
-
-
 class R1(layers.Layer):
     """Pass real faces through, and add gamma / 2 |gradient of D there|^2 to the loss.
 
     Mescheder et al. 2018 (arXiv 1801.04406, equation 9): exact, the mean over the real
     faces as D sees them. `logit` is the model from faces to D's logits; `share` is what
-    share_of says of the rest of D's loss.
+    LOSSES says of the rest of D's loss.
     """
 
-    def __init__(self, logit, gamma, share=1.0, **options):
+    def __init__(self, logit, gamma, share, **options):
         super().__init__(dtype="float32", **options)
         self.logit, self.gamma = logit, gamma * share
 
@@ -129,21 +164,3 @@ def gradients(judge, faces):
 
     faces = faces.detach().requires_grad_()
     return torch.autograd.grad(judge(faces).sum(), faces, create_graph=True)[0]
-
-
-def check(loss, d_norm, r1, smoothing, flipping):
-    """Raise UserError for constants of train.py that have no meaning together."""
-    if r1 and d_norm == "batch":
-        raise UserError(
-            f"R1 = {r1:g} needs a discriminator without batch norm, where one face's "
-            "gradient depends on no other's, not D_NORM = 'batch'. Try --d-norm none."
-        )
-    labels = {"LABEL_SMOOTHING": smoothing, "LABEL_FLIPPING": flipping}
-    blind = {"hinge": ["LABEL_SMOOTHING"], "relativistic": list(labels)}
-    for name in blind.get(loss, ()):
-        if labels[name]:
-            option = "--" + name.lower().replace("_", "-")
-            raise UserError(
-                f"{name} = {labels[name]:g} has no meaning with LOSS = {loss!r}, which "
-                f"knows no such labels. Try {option} 0, or --loss cross-entropy."
-            )
