@@ -1,4 +1,4 @@
-"""The suite as a whole: who imports whom, what an import does, what the README says."""
+"""The suite as a whole: who imports whom, and what an import does."""
 
 import ast
 import re
@@ -10,7 +10,6 @@ import pytest
 
 SUITE = Path(__file__).parent.parent
 SCRIPTS = {path.stem: path for path in SUITE.glob("*.py")}
-README = (SUITE / "README.md").read_text(encoding="utf-8")
 
 # Imports run downhill: a script may import those below it
 MAP = {
@@ -82,42 +81,6 @@ def test_importing_every_script_does_nothing(here):
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
     assert list(here.iterdir()) == []
-
-
-def test_nothing_in_the_readme_waits_to_be_filled_in():
-    assert not re.search(r"^@[A-Z]+@$", README, re.M)
-
-
-def test_the_readmes_files_exist():
-    for name in re.findall(r"\]\(([\w./-]+)\)|src=\"([\w./-]+)\"", README):
-        assert (SUITE / (name[0] or name[1])).exists(), name
-
-
-def test_the_readmes_commands_and_options_exist():
-    commands = re.findall(r"python (\w+)\.py([^\n`]*)", README)
-    assert {"train", "generate"} <= {script for script, _ in commands}
-    for script, rest in commands:
-        source = SCRIPTS[script].read_text(encoding="utf-8")
-        for option in set(re.findall(r"--(?:no-)?([a-z0-9-]+)", rest)) - {"help"}:
-            assert f"\n{option.upper().replace('-', '_')} = " in source, (
-                script,
-                option,
-            )
-
-
-def test_the_readme_numbers_the_five_steps_as_the_code_does():
-    code = SCRIPTS["train"].read_text(encoding="utf-8")
-    for number in range(1, 6):
-        assert re.search(rf"^    # {number}\. ", code, re.M)
-        assert re.search(rf"^{number}\. ", README, re.M)
-
-
-def test_the_readmes_constants_have_the_values_in_the_code():
-    rows = re.findall(r"^\| `([A-Z_0-9]+)` \| `([^`]+)` \|", README, re.M)
-    assert len(rows) >= 10
-    for name, value in rows:
-        sources = [path.read_text(encoding="utf-8") for path in SCRIPTS.values()]
-        assert any(f"\n{name} = {value}" in source for source in sources), name
 
 
 def test_no_path_of_a_machine_stands_in_any_file():
