@@ -6,14 +6,13 @@ Takes the newest run in runs/, or the generator that came with the suite.
 import sys
 from pathlib import Path
 
-import numpy as np
-
 import models
 from dcgan.common.console import UserError, quiet_stderr, run
 from dcgan.common.files import write_whole
 from dcgan.common.options import options
 from dcgan.pictures.faces import grid
-from dcgan.runs import generators
+from dcgan.runs.generators import folder_of, in_words
+from dcgan.training.chance import noise
 
 # Which generator
 RUN = ""  # a run folder; empty: the newest in runs/, or else the one in weights/
@@ -34,9 +33,6 @@ SINGLES = ""  # also write each face, at its own size, into this folder
 # Pixels of a picture
 LARGEST = 10**9
 
-# What noise is for: default_rng((SEED, this)); train.py has the smaller numbers
-FACES = 8
-
 
 def main(argv=None):
     options(sys.modules[__name__], argv)
@@ -44,14 +40,14 @@ def main(argv=None):
         raise UserError(
             f"--out {OUT}: pictures are written as PNG. Try --out faces.png"
         )
-    folder = generators.choose(RUN)
+    folder = folder_of(RUN)
     with quiet_stderr():  # the backend wakes up here, and tells all about it
-        generator, about = generators.load_generator(folder, WHICH)
-    print(generators.describe(folder, about))
-    size = about["image_size"]
+        generator, facts = models.load_generator(folder, WHICH)
+    print(in_words(folder, facts))
+    size = facts["image_size"]
     scale = SCALE or max(1, round(128 / size))
     check_pixels(COUNT * (size * scale) ** 2)
-    faces = models.draw(generator, noise(about["latent"]))
+    faces = models.draw(generator, sheet_noise())
     picture = grid(faces, COLUMNS, scale)
     with write_whole(OUT) as part:
         picture.save(part, format="PNG")
@@ -69,10 +65,9 @@ def check_pixels(count):
         )
 
 
-def noise(latent):
-    """Draw noise (COUNT, latent) float32, uniform on [-1, 1], for SEED's faces."""
-    random = np.random.default_rng((SEED, FACES))
-    return random.uniform(-1, 1, (COUNT, latent)).astype("float32")
+def sheet_noise():
+    """Draw the noise (COUNT, LATENT) float32 of SEED's faces."""
+    return noise(SEED, "generate", (COUNT, models.LATENT))
 
 
 def save_singles(faces):

@@ -11,6 +11,7 @@ NETWORKS, at the end of this file.
 """
 
 import contextlib
+import warnings
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from dcgan.networks.augment import NUMBERS, Augment
 from dcgan.networks.backend import keras, layers, ops
 from dcgan.networks.losses import R1, accuracies, loss_named, realer
 from dcgan.networks.spectral import SpectralConv2D, SpectralDense
+from dcgan.runs import generators
 
 LATENT = 100  # numbers of noise that a face is drawn from
 
@@ -168,6 +170,37 @@ def build_generator(network, image_size, width=1.0):
     return keras.Model(noise, face, name="generator")
 
 
+def load_generator(run, which="best"):
+    """Return the generator of a run folder, a Keras model, and what is told of it.
+
+    which: "best" by its score, or "last". Raises UserError if there is none, if it is
+    damaged, or does not fit what it tells of itself.
+    """
+    while True:
+        weights, facts = generators.read(run, which)
+        network, size = facts["network"], facts["image_size"]
+        generator = build_generator(network, size, facts.get("width", 1.0))
+        try:
+            if facts["latent"] != LATENT:
+                raise ValueError(f"{facts['latent']} numbers of noise")
+            with warnings.catch_warnings():
+                # What Keras finds no weights for it leaves as it is, and only warns
+                warnings.simplefilter("error", UserWarning)
+                generator.load_weights(weights)
+        except Exception as error:  # weights of other shapes raise nearly anything
+            fault = error
+        else:
+            fault = None
+        if generators.read(run, which).facts != facts:
+            continue  # a training has written another one meanwhile
+        if fault:
+            raise UserError(
+                f"{weights} does not hold a {network} generator of {size} x {size} "
+                "faces, as it says. Train again: python train.py"
+            ) from fault
+        return generator, facts
+
+
 def build_discriminator(network, image_size, recipe=PLAIN):
     """Map faces (n, S, S, 3) float32 in [-1, 1] to P(real) (n, 1) float32 in [0, 1].
 
@@ -246,13 +279,6 @@ def inputs_for(model, **tensors):
 def set_rate(model, rate):
     """Set the learning rate of a compiled model, inside a traced function too."""
     model.optimizer.learning_rate = rate
-
-
-def is_out_of_memory(error):
-    """Tell whether an exception, of any backend, means that memory is full."""
-    text = f"{type(error).__name__}: {error}"
-    signs = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OutOfMemory")
-    return isinstance(error, MemoryError) or any(sign in text for sign in signs)
 
 
 def mirror(faces, mirrored):

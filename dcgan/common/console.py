@@ -127,8 +127,12 @@ def quiet_stderr():
 class Stopping:
     """Within the block, a first Ctrl-C (or SIGTERM, SIGHUP) is only noted, in `signal`.
 
-    A second one interrupts at once.
+    A second one interrupts at once. agree: makes one signal out of those that several
+    processes got, 0 for none, when all of them call it.
     """
+
+    def __init__(self, agree=int):
+        self.agree = agree
 
     def __enter__(self):
         self.signal = 0
@@ -150,10 +154,15 @@ class Stopping:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def exit(self, message, number):
-        """End the program as the signal would have, with `message` on stderr."""
-        print(f"\n{message}", file=sys.stderr)
-        raise SystemExit(128 + number)
+    def is_asked(self):
+        """Return the signal by which any process was asked to stop, or 0."""
+        return self.agree(self.signal)
+
+    def exit_if(self, number, message):
+        """End the program as the signal would have, if it is one, with a message."""
+        if number:
+            print(f"\n{message}", file=sys.stderr)
+            raise SystemExit(128 + number)
 
 
 class Bar(tqdm):

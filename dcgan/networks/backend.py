@@ -35,3 +35,10 @@ keras.config.set_floatx("float32")
 keras.config.set_epsilon(1e-7)
 
 __all__ = ["keras", "layers", "ops"]
+
+
+def is_out_of_memory(error):
+    """Tell whether an exception, of any backend, means that memory is full."""
+    text = f"{type(error).__name__}: {error}"
+    signs = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OutOfMemory")
+    return isinstance(error, MemoryError) or any(sign in text for sign in signs)

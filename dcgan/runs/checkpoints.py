@@ -1,64 +1,72 @@
-"""Checkpoints: all that a stopped run needs to go on as if it had not been stopped."""
+"""Checkpoints: all that a stopped run needs to go on as if it had not been stopped.
+
+Each is one file, checkpoint-<iterations>.npz: the arrays of all that training changes,
+and the progress as JSON. A zip has a checksum of each of them. Older runs have a folder
+in its place, with a weights.npz and a progress.json.
+"""
 
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 
 from dcgan.common.console import UserError
-from dcgan.common.files import DAMAGE, replace, sha256, write_json, write_whole
+from dcgan.common.files import DAMAGE, sha256, write_whole
+
+NAME = re.compile(r"checkpoint-(\d+)(\.npz)?")
+
+PROGRESS = "progress"  # the name of the JSON among the arrays
 
 
 def save(run, gan, progress, keep):
-    """Save all that a resumed run needs as a folder `checkpoint-<iterations>`.
+    """Save all that a resumed run needs.
 
     `progress` is a JSON-able dict with at least "iterations". The newest `keep`
     checkpoints stay, and the newest of an epoch's end, from which another run may go
-    on (branch.py). Raises UserError if the disk refuses, FloatingPointError, and saves
+    on (fork.py). Raises UserError if the disk refuses, FloatingPointError, and saves
     nothing, if a weight is not finite.
     """
-    folder = Path(run) / f"checkpoint-{progress['iterations']:06d}"
-    part = folder.with_name(f"part-{folder.name}")
     arrays = finite_arrays(gan)
+    path = path_of(run, progress)
     try:
-        _remove(part)
-        part.mkdir(parents=True)
-        with write_whole(part / "weights.npz") as path, open(path, "wb") as file:
-            np.savez(file, **arrays)
-        write_progress(part, progress)
-        _remove(folder)
-        replace(part, folder)
-        for old in condemned(run, keep):
+        write(path, arrays, progress)
+        _remove(path.with_suffix(""))  # an older run's, of the same iterations
+        for old in superseded(run, keep):
             _remove(old)
-    except OSError as error:
+    except UserError as error:
         megabytes = sum(array.nbytes for array in arrays.values()) / 1e6
         raise UserError(
-            f"Cannot write {folder}: {error.strerror or error}. "
-            f"It takes {megabytes:,.0f} MB. The same command goes on from the last one."
+            f"{error} It takes {megabytes:,.0f} MB. The same command goes on from the "
+            "last one."
         ) from error
 
 
-def write_progress(folder, progress):
-    """Write progress.json beside the weights of a checkpoint's folder."""
-    written = {"progress": progress, "checksum": _checksum(folder, progress)}
-    write_json(folder / "progress.json", written)
+def path_of(run, progress):
+    """Return the path of the checkpoint of a progress, a dict."""
+    return Path(run) / f"checkpoint-{progress['iterations']:06d}.npz"
 
 
-def condemned(run, keep):
-    """Return the folders of the checkpoints that need not stay; save() tells which."""
-    old = folders(run)[:-keep]
-    ends = [folder for folder in folders(run) if _ends_epoch(folder)]
-    return [folder for folder in old if folder not in ends[-1:]]
+def write(path, arrays, progress):
+    """Write one checkpoint, whole or not at all."""
+    with write_whole(path) as part, open(part, "wb") as file:
+        np.savez(file, **arrays, **{PROGRESS: np.array(json.dumps(progress))})
 
 
-def _ends_epoch(folder):
+def superseded(run, keep):
+    """Return the paths of the checkpoints that need not stay; save() tells which."""
+    there = paths(run)
+    ends = [path for path in there if _ends_epoch(path)]
+    return [path for path in there[:-keep] if path not in ends[-1:]]
+
+
+def _ends_epoch(path):
     try:
-        written = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        return not written["progress"]["iteration"]
+        return not _progress_in(path)["iteration"]
     except DAMAGE:
         return False
 
@@ -67,7 +75,7 @@ def check_room(run, gan, keep):
     """Raise UserError where the disk has no room for the checkpoints that will stay."""
     size = sum(4 * math.prod(array.shape) for array in _variables(gan).values())
     # While one is written, the oldest is there still; generators take less than one
-    needed = size * max(2, keep + 3 - len(folders(run)))
+    needed = size * max(2, keep + 3 - len(paths(run)))
     free = shutil.disk_usage(run).free
     if free < needed:
         raise UserError(
@@ -96,63 +104,70 @@ def load(run, gan):
     checkpoints and all are damaged.
     """
     damaged = []
-    for folder in reversed(folders(run)):
+    for path in reversed(paths(run)):
         try:
-            progress = _read_checkpoint(folder, gan)
+            progress = _load(path, gan)
         except DAMAGE as error:
-            print(f"{folder} is damaged ({error}); trying the one before it.")
-            damaged.append(folder)
+            print(f"{path} is damaged ({error}); trying the one before it.")
+            damaged.append(path)
             continue
         for refused in damaged:
-            _remove(refused.with_name(f"damaged-{refused.name}"))
-            os.replace(refused, refused.with_name(f"damaged-{refused.name}"))
+            aside = refused.with_name(f"damaged-{refused.name}")
+            _remove(aside)
+            os.replace(refused, aside)
         return progress
     if damaged:
         raise UserError(f"All checkpoints in {run} are damaged. Start anew: --run NAME")
     return None
 
 
-def folders(run):
-    """Return the folders of a run's checkpoints, the oldest first."""
-    found = {
-        int(folder.name.removeprefix("checkpoint-")): folder
-        for folder in Path(run).glob("checkpoint-*")
-        if folder.name.removeprefix("checkpoint-").isdecimal()
-    }
-    return [found[iterations] for iterations in sorted(found)]
-
-
-def read_progress(folder):
-    """Return the progress that a checkpoint's folder holds.
-
-    Raises an error out of script.DAMAGE if anything of the checkpoint is damaged.
-    """
-    written = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-    progress = written["progress"]
-    if written["checksum"] != _checksum(folder, progress):
-        raise ValueError("its checksum is wrong")
-    return progress
-
-
-def _read_checkpoint(folder, gan):
-    progress = read_progress(folder)
+def _load(path, gan):
+    arrays, progress = read(path)
     variables = _variables(gan)
-    with np.load(folder / "weights.npz", allow_pickle=False) as arrays:
-        if set(arrays.files) != set(variables):
-            raise ValueError("it holds other variables than this network has")
-        read = {name: arrays[name] for name in variables}
+    if arrays.keys() != variables.keys():
+        raise ValueError("it holds other variables than this network has")
     for name, variable in variables.items():
-        if read[name].shape != tuple(variable.shape):
+        if arrays[name].shape != tuple(variable.shape):
             raise ValueError(f"{name} has another shape than in this network")
     for name, variable in variables.items():
-        variable.assign(read[name])
+        variable.assign(arrays[name])
     return progress
 
 
-def _checksum(folder, progress):
-    """Return one checksum of the weights in a checkpoint's folder and its progress."""
-    words = json.dumps(progress, sort_keys=True) + sha256(folder / "weights.npz")
-    return hashlib.sha256(words.encode()).hexdigest()
+def paths(run):
+    """Return the paths of a run's checkpoints, the oldest first."""
+    numbered = {
+        int(name[1]): path
+        for path in sorted(Path(run).glob("checkpoint-*"))  # a file after its folder
+        if (name := NAME.fullmatch(path.name))
+    }
+    return [numbered[iterations] for iterations in sorted(numbered)]
+
+
+def read(path):
+    """Return what a checkpoint holds: {name: array}, and the progress.
+
+    Raises an error out of files.DAMAGE if anything of it is damaged.
+    """
+    progress = _progress_in(path)
+    if path.is_dir():
+        words = json.dumps(progress, sort_keys=True) + sha256(path / "weights.npz")
+        written = json.loads((path / "progress.json").read_text(encoding="utf-8"))
+        if written["checksum"] != hashlib.sha256(words.encode()).hexdigest():
+            raise ValueError("its checksum is wrong")
+        path = path / "weights.npz"
+    with np.load(path, allow_pickle=False) as arrays:
+        read = {name: arrays[name] for name in arrays.files if name != PROGRESS}
+    return read, progress
+
+
+def _progress_in(path):
+    """Return the progress in a checkpoint, the rest of which is not looked at."""
+    if path.is_dir():
+        written = json.loads((path / "progress.json").read_text(encoding="utf-8"))
+        return dict(written["progress"])
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(json.loads(str(arrays[PROGRESS])))
 
 
 def _variables(gan):
@@ -171,10 +186,12 @@ def _variables(gan):
     }
 
 
-def _remove(folder):
-    """Delete a folder such that a kill half-way leaves none under its own name."""
-    if folder.exists():
-        condemned = folder.with_name(f"part-removed-{folder.name}")
-        shutil.rmtree(condemned, ignore_errors=True)
-        os.replace(folder, condemned)
-        shutil.rmtree(condemned)
+def _remove(path):
+    """Delete a file or, of an older run, a folder: under its own name all at once."""
+    if path.is_dir():
+        part = path.with_name(f"part-removed-{path.name}")
+        shutil.rmtree(part, ignore_errors=True)
+        os.replace(path, part)
+        shutil.rmtree(part)
+    else:
+        path.unlink(missing_ok=True)

@@ -3,16 +3,8 @@
 import csv
 from pathlib import Path
 
-import numpy as np
-
 from dcgan.common.files import write_whole
 from dcgan.pictures.faces import grid
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 
 # Columns of the log, one of which a run may have
 SCORES = ("kid", "mmd")
@@ -24,7 +16,7 @@ def save_sheet(run, epoch, faces):
         grid(faces, columns=10, scale=max(1, round(84 / faces.shape[1]))).save(part)
 
 
-def save_log(run, rows, changes=()):
+def save_log(run, rows, changes=(), undecided=None):
     """Write log.csv, a row per epoch, and losses.png. changes: as draw_losses takes."""
     with (
         write_whole(Path(run) / "log.csv") as part,
@@ -33,21 +25,23 @@ def save_log(run, rows, changes=()):
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    save_losses(Path(run) / "losses.png", rows, changes)
+    save_losses(Path(run) / "losses.png", rows, changes, undecided)
 
 
-def save_losses(path, rows, changes=(), shown=None):
+def save_losses(path, rows, changes=(), undecided=None, shown=None):
     """Write what draw_losses draws as a PNG."""
     with write_whole(path) as part:
-        draw_losses(rows, changes, shown).savefig(part, format="png", dpi=110)
+        figure = draw_losses(rows, changes, undecided, shown)
+        figure.savefig(part, format="png", dpi=110)
 
 
-def draw_losses(rows, changes=(), shown=None):
+def draw_losses(rows, changes=(), undecided=None, shown=None):
     """Draw the losses, D's accuracy, the samples' diversity and the scores over the
     epochs. Dashed lines are epochs with an alarm.
 
-    changes: of the recipe, as branch.changes tells them, grey lines; shown: the epoch
-    of the generator that is meant, if it is to be marked.
+    changes: of the recipe, as fork.changes has them, grey lines; undecided: the loss
+    of a D that cannot tell, a dotted line; shown: the epoch of the generator that is
+    meant, if it is to be marked.
     """
     from matplotlib.figure import Figure  # takes a second that other scripts save
     from matplotlib.ticker import MaxNLocator
@@ -60,9 +54,9 @@ def draw_losses(rows, changes=(), shown=None):
     style = {"marker": "o", "markersize": 3}
     losses.plot(epochs, [row["d_loss"] for row in rows], **style, label="discriminator")
     losses.plot(epochs, [row["g_loss"] for row in rows], **style, label="generator")
-    lowest = min(row[name] for row in rows for name in ("d_loss", "g_loss"))
-    if lowest >= 0:  # else it is hinge, by which the generator's loss is -D
-        losses.axhline(np.log(2), color="0.6", linestyle=":", label="ln 2")
+    if undecided is not None:
+        losses.axhline(undecided, color="0.6", linestyle=":", label="D cannot tell")
+    if min(row[name] for row in rows for name in ("d_loss", "g_loss")) >= 0:
         losses.set(ylim=(0, None))
     losses.set(title="Losses, mean of each epoch", ylabel="loss")
     for name, label in {

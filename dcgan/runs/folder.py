@@ -1,9 +1,8 @@
-"""The run folder: its constants, its lock, and what may not happen to it."""
+"""The run folder: its constants.json, its lock, and what a killed run left in it."""
 
 import contextlib
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -11,33 +10,41 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dcgan.common.console import UserError
-from dcgan.runs.generators import NAMES, files_of, in_words, read_about
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
+from dcgan.common.files import LockedError, locked
 
 CONSTANTS = "constants.json"
 
 LOCK = "lock"
 
+# Constants that older runs do not have, and what they are in these
+ADDED = {"FROM": "", "D_STEPS": 1, "G_STEPS": 1}
+
 # What a killed run may leave half-written
 PART = re.compile(r"part-(\d+-.|(removed-)?checkpoint-\d)")
 
 
-def sweep(run):
-    """Remove what a killed run left half-written, in the folder of a run alone."""
-    if not (Path(run) / CONSTANTS).exists():
-        return
-    for part in [*Path(run).glob("part-*"), *Path(run).glob("samples/part-*")]:
-        if not PART.match(part.name):
-            continue
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)
+def read_constants(run):
+    """Return what constants.json of a run says, or None if the folder is new.
+
+    It is {"constants", "begun_with"} and "changes", the list of fork.changes.
+    Raises UserError if the folder is no run, or its constants.json cannot be read.
+    """
+    path = Path(run) / CONSTANTS
+    if not path.exists():
+        if Path(run).exists() and any(
+            entry.name != LOCK and not entry.name.endswith(f"-{CONSTANTS}")
+            for entry in Path(run).iterdir()
+        ):
+            raise UserError(f"{run} holds something else. Another folder: --run NAME")
+        return None
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+        read = {key: dict(written[key]) for key in ("constants", "begun_with")}
+        return {**read, "changes": list(written.get("changes", []))}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{path} cannot be read: {error!r}. Start anew: --run NAME"
+        ) from None
 
 
 def compare(run, before, now):
@@ -58,7 +65,7 @@ def compare(run, before, now):
 
 
 @contextlib.contextmanager
-def alone(run):
+def training(run):
     """Keep a run folder to one training at a time, made if need be.
 
     Raises UserError if another process trains in it.
@@ -68,28 +75,13 @@ def alone(run):
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"Cannot make {run}: {reason}. Another: --run NAME") from error
-    if fcntl is None:
-        yield
-        return
-    with open(Path(run) / LOCK, "a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(_taken(run, lock)) from None
-        except OSError as error:  # some network drives know no locks
-            print(
-                f"Cannot lock {run}: {error.strerror}. Two trainings in it at once "
-                "would spoil both.",
-                flush=True,
-            )
-        try:
-            lock.truncate(0)
-            lock.write(f"{os.getpid()} on {platform.node()}")
-            lock.flush()
-        except OSError as error:
-            path = Path(run) / LOCK
-            raise UserError(f"Cannot write {path}: {error.strerror}.") from None
-        yield
+    try:
+        with locked(Path(run) / LOCK):
+            yield
+    except LockedError as error:
+        raise UserError(
+            f"{error} trains in {run}. Wait for it, or start another run: --run {run}-2"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -99,32 +91,12 @@ def resting(run):
     Raises UserError if something trains in it.
     """
     try:
-        lock = open(Path(run) / LOCK, encoding="utf-8")  # noqa: SIM115 (closed below)
-    except OSError:  # none ever trained here under this lock: a copy, maybe
-        yield
-        return
-    with lock:
-        try:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            who = _taken(run, lock).partition(".")[0]
-            raise UserError(
-                f"{who}. Stop that (Ctrl-C saves), then the same command."
-            ) from None
-        except OSError:  # some network drives know no locks
-            pass
-        yield
-
-
-def _taken(run, lock):
-    """Say who trains in a run folder; the one that holds the lock wrote it there."""
-    lock.seek(0)
-    who = lock.read(100).strip()
-    process = f"Process {who}" if who else "Another process"
-    return (
-        f"{process} trains in {run}. Wait for it, or start another run: --run {run}-2"
-    )
+        with locked(Path(run) / LOCK, shared=True):
+            yield
+    except LockedError as error:
+        raise UserError(
+            f"{error} trains in {run}. Stop that (Ctrl-C saves), then the same command."
+        ) from None
 
 
 def check_writable(run):
@@ -135,52 +107,26 @@ def check_writable(run):
         raise UserError(f"Cannot write into {nearest}. Another folder: --run NAME")
 
 
-def read_constants(run):
-    """Return what constants.json of a run says, or None if the folder is new.
-
-    It is {"constants", "begun_with"} and "changes", the list of branch.changes.
-    Raises UserError if the folder is no run, or its constants.json cannot be read.
-    """
-    path = Path(run) / CONSTANTS
-    if not path.exists():
-        if Path(run).exists() and any(
-            entry.name != LOCK and not entry.name.endswith(f"-{CONSTANTS}")
-            for entry in Path(run).iterdir()
-        ):
-            raise UserError(f"{run} holds something else. Another folder: --run NAME")
-        return None
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        read = {key: dict(about[key]) for key in ("constants", "begun_with")}
-        return {**read, "changes": list(about.get("changes", []))}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+def check_there(run):
+    """Raise UserError if the run folder was taken away: another could not go on."""
+    if not (Path(run) / CONSTANTS).exists():
         raise UserError(
-            f"{path} cannot be read: {error!r}. Start anew: --run NAME"
-        ) from None
-
-
-def check_new(run, changes, origin):
-    """Raise UserError if a run would begin anew over generators of more than an epoch.
-
-    Their checkpoints were deleted, or have not come yet: copying from another run was
-    broken off, and may be repeated from that `origin`. changes: as read_constants has.
-    """
-    epochs = max(map(_epochs_of, (files_of(run, which)[1] for which in NAMES)))
-    copied = changes[-1]["epochs"] if changes else 0
-    if epochs > max(1, copied if origin else 0):
-        last = changes[-1]["from"] if epochs <= copied else ""
-        raise UserError(
-            f"{run} has a generator of {in_words(epochs)} and no checkpoint to go on "
-            f"from. To begin anew: --run NAME"
-            + (f", to copy {last} again: --from {last}" if last else "")
+            f"{run} was removed or renamed during the training. Put it back, and "
+            "the same command goes on from its last checkpoint."
         )
 
 
-def _epochs_of(path):
-    try:
-        return read_about(path)["epochs"]
-    except UserError:
-        return 0
+def sweep(run):
+    """Remove what a killed run left half-written, in the folder of a run alone."""
+    if not (Path(run) / CONSTANTS).exists():
+        return
+    for part in [*Path(run).glob("part-*"), *Path(run).glob("samples/part-*")]:
+        if not PART.match(part.name):
+            continue
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
 
 
 def versions():
@@ -188,13 +134,11 @@ def versions():
     import importlib.metadata as metadata
 
     names = ("keras", "tensorflow", "jax", "torch", "numpy", "pillow")
-    found = {}
+    installed = {}
     for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {**found, "commit": _commit()}
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
+    return {**installed, "commit": _commit()}
 
 
 def now():
@@ -204,9 +148,9 @@ def now():
 
 def _commit():
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    here = Path(__file__).parents[2]
+    suite = Path(__file__).parents[2]
     try:
-        asked = subprocess.run(command, cwd=here, capture_output=True, text=True)
+        asked = subprocess.run(command, cwd=suite, capture_output=True, text=True)
     except OSError:
         return None
     return asked.stdout.strip() or None

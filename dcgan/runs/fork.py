@@ -3,29 +3,67 @@
 What is best early need not be best late (benchmarks/QUALITY.md). The new run begins as
 a copy of the other at the end of its last epoch, with weights, optimizers, average,
 log, sheets and generators, and the other stays as it is. The new one's constants.json
-and the JSON of its generators tell what was changed, and when.
+and what its generators tell of themselves say what was changed, and when.
 """
 
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from dcgan.common.console import UserError
-from dcgan.common.files import DAMAGE, replace, write_json, write_whole
+from dcgan.common.files import DAMAGE, write_json, write_whole
 from dcgan.runs import checkpoints, curves, folder, generators
 
 # What the weights, their optimizers and the rows of the log depend on
-STAYS = ("NETWORK", "IMAGE_SIZE", "WIDTH", "D_NORM", "SEED", "SCORE_SAMPLES")
+STAYS = (
+    *("NETWORK", "IMAGE_SIZE", "WIDTH", "D_NORM", "SEED", "D_STEPS"),
+    "SCORE_SAMPLES",
+)
 BEGUN_WITH = ("backend", "batch_size", "count", "checksum")
 
 
+class Origin(NamedTuple):
+    """A run to go on from, at its newest checkpoint of an epoch's end."""
+
+    folder: str
+    constants: dict
+    begun_with: dict
+    changes: list  # of its recipe so far; see changes()
+    arrays: dict  # {name: array} of the checkpoint
+    progress: dict
+
+    def check(self, constants, begun_with):
+        """Raise UserError if a run cannot go on from here with these, both dicts."""
+        mine = {**folder.ADDED, **self.constants}
+        pairs = [(mine.get(name), constants[name], name) for name in STAYS]
+        pairs += [
+            (self.begun_with.get(name), begun_with[name], name.upper())
+            for name in BEGUN_WITH
+        ]
+        wrong = [
+            f"{name} {old!r}, not {new!r}" for old, new, name in pairs if old != new
+        ]
+        if wrong:
+            raise UserError(
+                f"FROM = {self.folder!r}: that run has {'; '.join(wrong)}. These stay "
+                "as they are when a run goes on from another."
+            )
+        done = self.progress["epoch"] - 1
+        if constants["EPOCHS"] <= done:
+            raise UserError(
+                f"FROM = {self.folder!r}: that run has "
+                f"{generators.epochs_in_words(done)} already, so this one needs more: "
+                f"--epochs {2 * done}"
+            )
+
+
 def read(origin):
-    """Return what is told of a run to go on from: runs.read_constants' dict, and
-    "checkpoint" and "progress", the newest one that was saved at an epoch's end.
+    """Return the Origin in a run folder.
 
     Raises UserError if there is none, if it is damaged, or something trains there.
     """
     if not Path(origin, folder.CONSTANTS).is_file():
-        if Path(origin, generators.ABOUT).is_file():
+        if generators.paths(origin, "best")[0].is_file():
             raise UserError(
                 f"FROM = {origin!r}: it has a generator alone, and no checkpoint to go "
                 "on from. A run folder has: python train.py --from runs/NAME"
@@ -35,99 +73,76 @@ def read(origin):
             f"{origin}"
         )
     with folder.resting(origin):
-        about = folder.read_constants(origin)
-        for checkpoint in reversed(checkpoints.folders(origin)):
-            progress = _progress_of(checkpoint)
+        written = folder.read_constants(origin)
+        for checkpoint in reversed(checkpoints.paths(origin)):
+            arrays, progress = _read_checkpoint(checkpoint)
             if not progress["iteration"]:  # a row of the log has one recipe
-                return {**about, "checkpoint": checkpoint, "progress": progress}
+                return Origin(origin, **written, arrays=arrays, progress=progress)
     raise UserError(
         f"FROM = {origin!r}: it has no checkpoint of an epoch's end. Continue it until "
         f"one ends: python train.py --run {origin}"
     )
 
 
-def _progress_of(checkpoint):
+def _read_checkpoint(path):
     try:
-        return checkpoints.read_progress(checkpoint)
+        return checkpoints.read(path)
     except PermissionError as error:
         raise UserError(f"Cannot read {error.filename}: {error.strerror}.") from error
     except DAMAGE as error:
         raise UserError(
-            f"{checkpoint} is damaged ({error}). Continue that run by itself first: it "
+            f"{path} is damaged ({error}). Continue that run by itself first: it "
             "goes on from the checkpoint before."
         ) from error
 
 
-def check(origin, about, constants, begun_with):
-    """Raise UserError if a run cannot go on with these constants.
+def begin(origin, run, written, free):
+    """Write a new run's constants.json, `written` and its changes, and copy an Origin.
 
-    about: read()'s; begun_with: as train.py has it, the batch size and the pictures.
+    It is read once more, for it may have been trained meanwhile; raises UserError as
+    read() and check() do. free: the constants that may change in any run.
     """
-    pairs = [(about["constants"].get(name), constants[name], name) for name in STAYS]
-    pairs += [
-        (about["begun_with"].get(name), begun_with[name], name.upper())
-        for name in BEGUN_WITH
-    ]
-    wrong = [f"{name} {old!r}, not {new!r}" for old, new, name in pairs if old != new]
-    if wrong:
-        raise UserError(
-            f"FROM = {origin!r}: that run has {'; '.join(wrong)}. These stay as they "
-            "are when a run goes on from another."
-        )
-    done = about["progress"]["epoch"] - 1
-    if constants["EPOCHS"] <= done:
-        raise UserError(
-            f"FROM = {origin!r}: that run has {generators.in_words(done)} already, so "
-            f"this one needs more: --epochs {2 * done}"
-        )
-
-
-def begin(origin, folder, about, free):
-    """Write a new run's constants.json, `about` and its changes, and copy the origin.
-
-    Raises UserError as read() and check() do: it may have been trained meanwhile.
-    """
-    with folder.resting(origin):
-        found = read(origin)
-        check(origin, found, about["constants"], about["begun_with"])
-        told = changes(origin, found, about, free)
-        write_json(Path(folder, folder.CONSTANTS), {**about, "changes": told})
-        print(describe(told[-1]), flush=True)
-        progress, score = found["progress"], about["begun_with"]["score"]
-        if "SCORE" in told[-1]["constants"]:
+    with folder.resting(origin.folder):
+        origin = read(origin.folder)
+        origin.check(written["constants"], written["begun_with"])
+        history = changes(origin, written, free)
+        write_json(Path(run, folder.CONSTANTS), {**written, "changes": history})
+        print(in_words(history[-1]), flush=True)
+        progress, score = origin.progress, written["begun_with"]["score"]
+        if "SCORE" in history[-1]["constants"]:
             progress = rescored(progress, score)
-        copy(origin, folder, found["checkpoint"], progress, told)
+        _copy(origin, run, progress, history)
 
 
-def changes(origin, found, about, free):
+def changes(origin, written, free):
     """Return the list of all changes of recipe up to now, for constants.json.
 
     Each is {"from", "epochs", "iterations", "constants": {name: [old, new]}}, without
     those constants that are `free` to change in any run, and FROM; SCORE stands for
-    what "auto" came to. found: read()'s; about: what constants.json will say.
+    what "auto" came to. written: what constants.json will say.
     """
-    old, progress = found["constants"], found["progress"]
+    old, progress = {**folder.ADDED, **origin.constants}, origin.progress
     changed = {
         name: [old.get(name), value]
-        for name, value in about["constants"].items()
+        for name, value in written["constants"].items()
         if name not in (*free, "FROM", "BATCH_SIZE") and old.get(name) != value
     }
-    score = [each["begun_with"].get("score") for each in (found, about)]
-    if score[0] != score[1]:
-        changed["SCORE"] = score
-    change = {"from": origin, "epochs": progress["epoch"] - 1}
+    scores = [each.get("score") for each in (origin.begun_with, written["begun_with"])]
+    if scores[0] != scores[1]:
+        changed["SCORE"] = scores
+    change = {"from": origin.folder, "epochs": progress["epoch"] - 1}
     change |= {"iterations": progress["iterations"], "constants": changed}
-    return [*found["changes"], change]
+    return [*origin.changes, change]
 
 
-def describe(change):
+def in_words(change):
     """Say in a line what a run goes on from, and with what."""
     changed = [
         f"{name} {new!r} for {old!r}"
         for name, (old, new) in change["constants"].items()
     ]
     return (
-        f"From      {change['from']}, {generators.in_words(change['epochs'])}: "
+        f"From      {change['from']}, {generators.epochs_in_words(change['epochs'])}: "
         f"{', '.join(changed) or 'nothing changed'}"
     )
 
@@ -148,29 +163,25 @@ def rescored(progress, score):
     return {**progress, "rows": rows, "best": None}
 
 
-def copy(origin, folder, checkpoint, progress, changes):
-    """Copy a run's state at a checkpoint into a run folder; the checkpoint last.
+def _copy(origin, run, progress, history):
+    """Copy what a run has at its checkpoint into a run folder; the checkpoint last.
 
-    progress: the checkpoint's, or what goes in its place; where it has no best
-    generator the last one stands for it.
+    progress: the origin's, or what goes in its place; where it has no best generator
+    the last one stands for it.
     """
-    origin, folder = Path(origin), Path(folder)
-    part = folder / f"part-{checkpoint.name}"
-    shutil.rmtree(part, ignore_errors=True)
-    for file in checkpoint.iterdir():
-        _copy_file(file, part / file.name)
-    checkpoints.write_progress(part, progress)
-    last, best = (
-        generators.NAMES["last"],
-        generators.NAMES["best" if progress["best"] else "last"],
-    )
-    for name, kept in {generators.NAMES["best"]: best, last: last}.items():
-        for end in generators.ENDS:
-            _copy_file(origin / f"{kept}.{end}", folder / f"{name}.{end}")
-    for sheet in sorted(origin.glob("samples/epoch-*.png")):
-        _copy_file(sheet, folder / sheet.relative_to(origin))
-    curves.save_log(folder, progress["rows"], changes)
-    replace(part, folder / checkpoint.name)
+    best = "best" if progress["best"] else "last"
+    for which, source in {"best": best, "last": "last"}.items():
+        pairs = zip(
+            generators.paths(origin.folder, source),
+            generators.paths(run, which),
+            strict=True,
+        )
+        for old, new in pairs:
+            _copy_file(old, new)
+    for sheet in sorted(Path(origin.folder).glob("samples/epoch-*.png")):
+        _copy_file(sheet, Path(run) / sheet.relative_to(origin.folder))
+    curves.save_log(run, progress["rows"], history)
+    checkpoints.write(checkpoints.path_of(run, progress), origin.arrays, progress)
 
 
 def _copy_file(old, new):
@@ -182,3 +193,21 @@ def _copy_file(old, new):
         raise UserError(f"Cannot read {old}: {error.strerror}.") from error
     with source, write_whole(new) as part, open(part, "wb") as target:
         shutil.copyfileobj(source, target)
+
+
+def check_new(run, changes, origin):
+    """Raise UserError if a run would begin anew over generators of more than an epoch.
+
+    Their checkpoints were deleted, or have not come yet: copying from another run was
+    broken off, and may be repeated from that `origin`. changes: of the run's
+    constants.json.
+    """
+    epochs = generators.epochs_of(run)
+    copied = changes[-1]["epochs"] if changes else 0
+    if epochs > max(1, copied if origin else 0):
+        last = changes[-1]["from"] if epochs <= copied else ""
+        raise UserError(
+            f"{run} has a generator of {generators.epochs_in_words(epochs)} and no "
+            "checkpoint to go on from. To begin anew: --run NAME"
+            + (f", to copy {last} again: --from {last}" if last else "")
+        )

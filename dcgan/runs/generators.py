@@ -1,147 +1,166 @@
-"""The generators of a run: the files, and what is told of them."""
+"""The generators of a run, each in one file that tells of itself.
+
+The weights are HDF5, as Keras writes them. What is told of them, and a checksum of
+it all, is an attribute of the file; the JSON beside it says the same to people. In
+older runs the JSON is all that tells.
+"""
 
 import errno
+import hashlib
 import json
 import math
 import os
-import time
-import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 
-import models
 from dcgan.common.console import UserError
 from dcgan.common.files import sha256, write_json, write_whole
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-
-GENERATOR = "generator.weights.h5"
-
-ABOUT = "generator.json"
-
-# The generators of a run: the best by its score, and the last
+# The generators of a run, the best by its score and the last: how their files begin
 NAMES = {"best": "generator", "last": "generator-last"}
+ENDS = (".weights.h5", ".json")
 
-ENDS = ("weights.h5", "json")
+# The attribute of the file that holds what is told of it, as JSON
+FACTS = "facts"
 
 # Bytes: no array of a generator is as large
 LARGEST = 2**30
 
-# The generator that came with the suite, beside this file
-SHIPPED = "weights/celeba-64"
+# The generator that came with the suite
 SUITE = Path(__file__).parents[2]
+SHIPPED = SUITE / "weights/celeba-64"
 
 
-def save_generator(run, generator, about, which="best"):
-    """Write the weights of a generator and its JSON, `about` plus their checksum.
+class Generator(NamedTuple):
+    """A generator on the disk: the file of its weights, and what is told of them."""
 
-    which: "best" or "last" of NAMES. Killed at any moment, it leaves the generator of
-    before or this one: until the new weights are there, the JSON tells of both.
+    weights: Path
+    facts: dict
+
+
+def save(run, generator, facts, which="best"):
+    """Write a Keras model's weights and what is told of them; the JSON comes after.
+
+    which: "best" or "last". Killed at any moment, it leaves the generator of before or
+    this one.
     """
-    weights, path = files_of(run, which)
+    weights, path = paths(run, which)
     with write_whole(weights) as part:
-        _save_weights(generator, part)
-        about = {**about, "sha256": sha256(part)}
-        before = _told(path, weights)
-        if before:
-            write_json(path, {**about, "before": before})
-    write_json(path, about)
+        try:
+            generator.save_weights(part)
+            with h5py.File(part, "a") as file:
+                facts = {**facts, "sha256": _checksum(file, facts)}
+                file.attrs[FACTS] = json.dumps(facts)
+        except (RuntimeError, ValueError) as error:  # what HDF5 makes of a full disk
+            raise OSError(errno.EIO, str(error)) from error
+    write_json(path, facts)
 
 
-def _save_weights(generator, path):
-    try:
-        generator.save_weights(path)
-    except (RuntimeError, ValueError) as error:  # what HDF5 makes of a full disk
-        raise OSError(errno.EIO, str(error)) from error
+def keep(run, generator, facts, best):
+    """Save the generator of an epoch as the last one and, if it is that, as the best.
 
-
-def _told(path, weights):
-    """Return what a JSON says of the weights that are there, or None."""
-    try:
-        about = read_about(path)
-    except UserError:
-        return None
-    found = _sha256_if_there(weights)
-    tellings = (about, about.pop("before", None))
-    return next((told for told in tellings if told and told["sha256"] == found), None)
-
-
-def load_generator(run, which="best"):
-    """Return a generator of a run folder, built anew, and what its JSON says of it.
-
-    which: "best" or "last" of NAMES. Raises UserError if there is none, if it is
-    damaged or of another size than its JSON says. A run that is just writing it is
-    waited for.
+    facts: with its "epochs" and its "score", None if it has none: then it is the best
+    only while none is scored. best: {"epoch", "score"} of the best so far, or None;
+    returns it, or the new one. A best that is not in the folder (a kill, or a user,
+    took it) is the best no more.
     """
-    weights, path = files_of(run, which)
-    if not path.is_file():
+    save(run, generator, facts, "last")
+    score = facts["score"]
+    if score is None and best is not None:
+        return best
+    if best is None or score < best["score"] or _epochs_of(run) != best["epoch"]:
+        save(run, generator, facts)
+        if score is not None:
+            return {"epoch": facts["epochs"], "score": score}
+    return best
+
+
+def read(run, which="best"):
+    """Return the Generator of a run, its file checked to be whole and harmless.
+
+    which: "best" or "last". Raises UserError if there is none, if it is damaged, or
+    holds anything but the numbers of a generator.
+    """
+    weights, path = paths(run, which)
+    if not weights.is_file() and not path.is_file():
         last = "last " if which == "last" else ""
-        where = "" if Path(run) == SUITE / SHIPPED else f" --run {run}"
+        where = "" if Path(run) == SHIPPED else f" --run {run}"
         raise UserError(
             f"No {last}generator in {run} yet. Train one: python train.py{where}"
         )
     if weights.is_file() and not os.access(weights, os.R_OK):
         raise UserError(f"Cannot read {weights}: you have no permission.")
-    for wait in (0, 0.1, 0.5, 2.0):  # while a run renames and renames again
-        time.sleep(wait)
-        read_about(path)
-        about = _told(path, weights)
-        generator = about and _load(weights, path, about)
-        if generator:
-            return generator, about
-    raise UserError(
+    damaged = UserError(
         f"{weights} is damaged or was not written to its end: its checksum "
-        f"is not the one in {path.name}. Continue or repeat the training of {run}."
+        f"is not the one it was saved with. Continue or repeat the training of {run}."
     )
-
-
-def _load(weights, path, about):
-    """Build a generator and load weights; None if the file is not the one any more."""
-    check_weights(weights)
-    width = about.get("width", 1.0)  # older ones do not say
-    generator = models.build_generator(about["network"], about["image_size"], width)
     try:
-        with warnings.catch_warnings():
-            # What Keras finds no weights for it leaves as it is, and only warns
-            warnings.simplefilter("error", UserWarning)
-            generator.load_weights(weights)
-        fault = None
-    except Exception as error:  # broken bytes raise nearly anything in HDF5 and Keras
-        fault = error
-    if _sha256_if_there(weights) != about["sha256"]:
-        return None
-    if fault:
-        size = about["image_size"]
-        raise UserError(
-            f"{weights} does not hold a {about['network']} generator of "
-            f"{size} x {size} faces, as {path.name} says. Train again: python train.py"
-        ) from fault
-    return generator
-
-
-def check_weights(path):
-    """Raise UserError unless a file of weights is plain: HDF5 of numbers, all in it.
-
-    Refused are links, which may lead into other files, and arrays of more than
-    LARGEST bytes, which a few bytes on the disk may claim to be.
-    """
-    try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(weights, "r") as file:
             fault = _fault_in(file, set())
+            if not fault and FACTS in file.attrs:
+                facts = json.loads(file.attrs[FACTS])
+                if facts["sha256"] != _checksum(file, facts):
+                    raise damaged
+            elif not fault:
+                facts = _facts_beside(weights, path)
     except Exception as error:  # broken bytes raise nearly anything in HDF5
-        fault = f"cannot be read: {error}"
+        raise damaged from error
     if fault:
-        raise UserError(f"{path} {fault}. Train again: python train.py")
+        raise UserError(f"{weights} {fault}. Train again: python train.py")
+    if facts is None:
+        raise damaged
+    _check(facts, weights)
+    return Generator(weights, facts)
+
+
+def paths(run, which):
+    """Return the Paths of a generator's weights and of its JSON."""
+    return tuple(Path(run) / f"{NAMES[which]}{end}" for end in ENDS)
+
+
+def epochs_of(run):
+    """Return how many epochs the longer trained generator of a run has had, or 0."""
+    return max(_epochs_of(run, which) for which in NAMES)
+
+
+def _epochs_of(run, which="best"):
+    try:
+        return read(run, which).facts["epochs"]
+    except UserError:
+        return 0
+
+
+def _checksum(file, facts):
+    """Return the SHA-256 of the arrays in an open HDF5 file and of the facts."""
+    facts = {name: facts[name] for name in sorted(facts) if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(facts).encode())
+
+    def add(name, item):
+        if isinstance(item, h5py.Dataset):
+            digest.update(f"{name} {item.dtype} {item.shape}".encode())
+            digest.update(item[()].tobytes())
+
+    file.visititems(add)
+    return digest.hexdigest()
+
+
+def _facts_beside(weights, path):
+    """Return what an older run's JSON says of weights, or None if it is of others.
+
+    While a run wrote them, "before" told of the weights that were still there.
+    """
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    checksum = sha256(weights)
+    both = facts, facts.pop("before", None)
+    return next((each for each in both if each and each["sha256"] == checksum), None)
 
 
 def _fault_in(group, seen):
-    """Say what is not plain in an HDF5 group, or return ''.
+    """Say what is not plain numbers in an HDF5 group, or return ''.
 
+    Links may lead into other files, and a few bytes may claim to be a huge array.
     seen: the addresses of the groups so far; one that is in itself has no end.
     """
     address = h5py.h5o.get_info(group.id).addr
@@ -163,51 +182,21 @@ def _fault_in(group, seen):
     return ""
 
 
-def holds(run, epochs):
-    """Tell whether the best generator of a run is whole and the one of that epoch."""
-    weights, path = files_of(run, "best")
-    try:
-        about = read_about(path)
-    except UserError:
-        return False
-    return about["epochs"] == epochs and about["sha256"] == _sha256_if_there(weights)
-
-
-def files_of(run, which):
-    """Return the paths of a generator's weights and of its JSON."""
-    name = NAMES[which]
-    return Path(run) / f"{name}.weights.h5", Path(run) / f"{name}.json"
-
-
-def read_about(path):
-    wanted = {"network": str, "image_size": int, "latent": int, "sha256": str}
-    wanted |= {"epochs": int, "data": dict}
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        tellings = [about, *([about["before"]] if "before" in about else [])]
-        wrong = [
-            key
-            for told in tellings
-            for key, kind in wanted.items()
-            if type(told[key]) is not kind
-        ]
-        wrong += [key for told in tellings if not wrong for key in _odd(told)]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {error!r}. Train again.") from error
+def _check(facts, path):
+    """Raise UserError for facts that no run of this suite writes."""
+    kinds = {"network": str, "image_size": int, "latent": int, "epochs": int}
+    kinds |= {"data": dict}
+    wrong = [name for name in kinds if type(facts.get(name)) is not kinds[name]]
+    wrong = wrong or _odd(facts)
     if wrong:
         raise UserError(f"{path} has a wrong {wrong[0]}. Train again: python train.py")
-    for told in tellings:
-        models.check_size(told["network"], told["image_size"])
-    return about
 
 
-def _odd(about):
-    """Name the facts of a generator's JSON that no run of this suite writes."""
-    data, width, score = about["data"], about.get("width", 1.0), about.get("score")
+def _odd(facts):
+    data, width, score = facts["data"], facts.get("width", 1.0), facts.get("score")
     fine = {
-        "latent": about["latent"] == models.LATENT,
         "width": isinstance(width, (int, float)) and 0 < width <= 16,
-        "epochs": about["epochs"] >= 0,
+        "epochs": facts["epochs"] >= 0,
         "name in data": _is_line(data.get("name")),
         "count in data": type(data.get("count")) is int and data["count"] > 0,
         "source in data": _is_line(data.get("source", "")),
@@ -215,17 +204,17 @@ def _odd(about):
         or (
             isinstance(score, float)
             and math.isfinite(score)
-            and _is_line(about.get("scored_by"))
+            and _is_line(facts.get("scored_by"))
         ),
     }
-    return [key for key, is_fine in fine.items() if not is_fine]
+    return [name for name, is_fine in fine.items() if not is_fine]
 
 
 def _is_line(text):
     return type(text) is str and (text == "" or text.isprintable())
 
 
-def choose(run):
+def folder_of(run):
     """Return the folder of the generator that is meant: `run`, or if that is "" the
     newest one in runs/, or else the one that came with the suite.
     """
@@ -233,35 +222,28 @@ def choose(run):
         return Path(run)
     if Path("runs").exists() and not os.access("runs", os.R_OK | os.X_OK):
         raise UserError("Cannot read the folder runs. Another: --run FOLDER")
-    return newest_run("runs") or SUITE / SHIPPED
-
-
-def describe(folder, about):
-    """Say in a line or two which weights these are and what they were trained on."""
-    data, scored = about["data"], about.get("score")
-    score = f" ({about['scored_by']}: {scored:.5f})" if scored is not None else ""
-    return (
-        f"Generator from {folder}: {about['network']}, {about['image_size']} x "
-        f"{about['image_size']}\nTrained on {data['count']:,} pictures of "
-        f"{data['name']} for {in_words(about['epochs'])}{score}"
-    )
-
-
-def in_words(epochs):
-    """Say how many epochs, as in "1 epoch"."""
-    return f"{epochs} epoch{'s' * (epochs != 1)}"
+    return newest_run("runs") or SHIPPED
 
 
 def newest_run(folder):
     """Return the run in `folder` whose generator was saved last, or None."""
-    found = Path(folder).glob(f"*/{NAMES['best']}*.json")
-    begun = [path for path in found if path.with_name(ABOUT).exists()]
+    saved = Path(folder).glob(f"*/{NAMES['best']}*{ENDS[0]}")
+    begun = [path for path in saved if paths(path.parent, "best")[0].exists()]
     newest = max(begun, key=lambda path: path.stat().st_mtime, default=None)
     return newest.parent if newest else None
 
 
-def _sha256_if_there(path):
-    try:
-        return sha256(path)
-    except OSError:
-        return None
+def in_words(folder, facts):
+    """Say in two lines which generator it is and what it was trained on."""
+    data, score = facts["data"], facts.get("score")
+    scored = f" ({facts['scored_by']}: {score:.5f})" if score is not None else ""
+    return (
+        f"Generator from {folder}: {facts['network']}, {facts['image_size']} x "
+        f"{facts['image_size']}\nTrained on {data['count']:,} pictures of "
+        f"{data['name']} for {epochs_in_words(facts['epochs'])}{scored}"
+    )
+
+
+def epochs_in_words(epochs):
+    """Say how many epochs, as in "1 epoch"."""
+    return f"{epochs} epoch{'s' * (epochs != 1)}"

@@ -32,21 +32,22 @@ def alarms(rows):
     rows: those of the log so far, as dicts with "iterations" (of the run, all in all),
     "d_loss", "g_loss", "real_accuracy", "fake_accuracy" and "diversity".
     """
-    found = {
+    raised = {
         "collapse": _has_collapsed(rows),
         "D has won": _has_won(rows),
         "losses run away": rows[-1]["d_loss"] > D_LOSS or rows[-1]["g_loss"] > G_LOSS,
     }
-    return [name for name in MEANING if found[name]]
+    return [name for name in MEANING if raised[name]]
 
 
-def describe(names, row):
+def message(row):
     """Return the line that says which alarms the row of an epoch has raised."""
-    told = "; ".join(f"{name} ({MEANING[name]})" for name in names)
+    names = row["alarm"].split("; ")
+    meanings = "; ".join(f"{name} ({MEANING[name]})" for name in names)
     right = min(row["real_accuracy"], row["fake_accuracy"])
     return (
-        f"ALARM in epoch {row['epoch']}: {told}. Diversity {row['diversity']:.3f} of "
-        f"the real faces', D right on {right:.0%} or more, D's loss "
+        f"ALARM in epoch {row['epoch']}: {meanings}. Diversity {row['diversity']:.3f} "
+        f"of the real faces', D right on {right:.0%} or more, D's loss "
         f"{row['d_loss']:.3g}, G's {row['g_loss']:.3g}."
     )
 

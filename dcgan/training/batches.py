@@ -1,10 +1,7 @@
-"""One epoch's faces in batches, read ahead on a thread while the device works.
-
-Which faces a batch holds, and which of them are mirrored, depends on the seed, the
-epoch and the batch's number alone: a run that was stopped goes on with the next one.
-"""
+"""One epoch's batches, read ahead on a thread while the device works."""
 
 import collections
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,24 +9,46 @@ import numpy as np
 # Calls of the device that are prepared while it works on another
 AHEAD = 2
 
-# What the streams of random numbers here are for: default_rng((seed, purpose, ...))
-SHUFFLE, FLIP = 1, 2
 
+class Batches:
+    """The batches of a run's epochs, in calls of at most `steps` iterations each.
 
-def order(count, batch_size, seed, epoch):
-    """Return the places (batches, B) in the array of the faces of each batch.
-
-    Every picture comes at most once, and the last count % B sit the epoch out: batch
-    normalization needs full batches.
+    faces: (N, S, S, 3) uint8. Each process gets its share of every batch, on its
+    device. Its length is that of an epoch, in iterations.
     """
-    places = np.random.default_rng((seed, SHUFFLE, epoch)).permutation(count)
-    return places[: count // batch_size * batch_size].reshape(-1, batch_size)
 
+    def __init__(self, faces, chance, schedules, steps, device):
+        self.faces, self.chance, self.schedules = faces, chance, schedules
+        self.steps, self.device = steps, device
 
-def mirrored(batch_size, seed, epoch, number):
-    """Choose the faces (B,) bool of a batch to be shown mirrored: half, on average."""
-    random = np.random.default_rng((seed, FLIP, epoch, number))
-    return random.random(batch_size) < 0.5
+    def __len__(self):
+        return len(self.faces) // (self.chance.batch_size * self.chance.d_steps)
+
+    @contextlib.contextmanager
+    def left_of_epoch(self, progress):
+        """Give an iterator over {name: (K, ...)} of the calls that are left to do."""
+        epoch = progress.epoch
+        order = self.chance.order(len(self.faces), epoch)
+        calls = cut(len(self), progress.iteration, self.steps)
+        ahead = read_ahead(lambda call: self._prepare(epoch, order, call), calls)
+        with contextlib.closing(ahead):
+            yield ahead
+
+    def _prepare(self, epoch, order, call):
+        rows = [
+            self.chance.iteration(epoch, number)
+            | self.schedules.iteration(epoch, number, len(self))
+            for number in call
+        ]
+        batches = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        mine = self.device.share_of(self.chance.batch_size)
+        batches = {
+            name: array[:, :, mine] if array.ndim > 2 else array
+            for name, array in batches.items()
+        }
+        places = order[call.start : call.stop, :, mine]
+        batches["real"] = gather(self.faces, places)
+        return self.device.hand_over(batches)
 
 
 def gather(faces, places):
@@ -37,13 +56,13 @@ def gather(faces, places):
     return np.take(np.asarray(faces), places, axis=0)
 
 
-def calls(batches, start, steps):
-    """Cut the numbers start .. batches - 1 into ranges, one for each call.
+def cut(iterations, start, steps):
+    """Cut the numbers start .. iterations - 1 into ranges, one for each call.
 
     They end at multiples of `steps`, so an epoch that was stopped somewhere is soon
     cut as one that was not.
     """
-    ends = [*range(start - start % steps + steps, batches, steps), batches]
+    ends = [*range(start - start % steps + steps, iterations, steps), iterations]
     return [
         range(first, end)
         for first, end in zip([start, *ends], ends, strict=False)

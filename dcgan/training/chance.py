@@ -47,7 +47,7 @@ def noise(seed, name, shape, *place):
 
 
 def pick(faces, count, seed, name):
-    """Pick up to `count` of the faces (N, ...), each at most once, in their order."""
+    """Pick `count` of the faces (N, ...), each at most once, in their order."""
     chosen = stream(seed, name).choice(len(faces), count, replace=False)
     return faces[np.sort(chosen)]
 
@@ -71,7 +71,7 @@ class Chance:
     label_flipping: float = 0.0
 
     def order(self, count, epoch):
-        """Return the places (iterations, d_steps, B) of an epoch's faces in their array.
+        """Return the places (iterations, d_steps, B) of an epoch's faces in the array.
 
         Every picture comes at most once, and those that fill no iteration sit the epoch
         out: batch normalization needs full batches.
@@ -113,7 +113,7 @@ class Chance:
         return noise(self.seed, name, (self.batch_size, self.latent), *place)
 
     def _augment(self, name, *place):
-        """Draw numbers (B, 2, 7) in [0, 1): for each real face and for each fake one."""
+        """Draw numbers (B, 2, 7) in [0, 1), for each real face and each fake one."""
         shape = (self.batch_size, 2, AUGMENT_NUMBERS)
         return stream(self.seed, name, *place).random(shape).astype("float32")
 

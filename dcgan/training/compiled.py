@@ -8,36 +8,70 @@ function. Both ways move the weights alike; a test holds them to it.
 
 import numpy as np
 
-from dcgan.training.devices import has_gpu
-from models import keras
+from dcgan.networks.backend import keras
+from dcgan.training.hardware import has_gpu
+
+
+class Calls:
+    """The iterations of a run, many as one call of the device.
+
+    The scores of a call are read when the next one is under way, so that the device has
+    always something to do. steps: iterations a call; 1 is plain train_on_batch, unless
+    several devices train.
+    """
+
+    def __init__(self, gan, step, device, steps):
+        if steps == 1 and device.count == 1:
+            self._run = plain(gan, step)
+        else:
+            self._run = fused(gan, step, device.replicated)
+        self._scores = None
+
+    def start(self, batches):
+        """Start a call on {name: (K, ...)}; return the scores of the one before.
+
+        {name: (K,) array}, or None if there was none.
+        """
+        before, self._scores = self._scores, self._run(batches)
+        return _read(before)
+
+    def finish(self):
+        """Wait for the call that is under way, if one is; return its scores or None."""
+        before, self._scores = self._scores, None
+        return _read(before)
+
+
+def _read(scores):
+    return scores and {name: np.asarray(row) for name, row in scores.items()}
 
 
 def plain(gan, step):
-    """Return call(batches) that runs `step` K times through `train_on_batch`.
+    """Return run(batches) that makes K iterations through `train_on_batch`.
 
-    step: step(gan, batch, train) is one iteration on {name: array}; it returns
-    {score: number}, and trains by train(model, x, y), which returns {metric: number}.
-    batches: {name: (K, ...)}. The call returns {score: (K,)}.
+    step: step(gan, batch, train_on) is one iteration on {name: array}; it trains by
+    train_on(model, x, y), which returns {metric: number}, and returns {score: number}.
+    batches: {name: (K, ...)}. run() returns {score: (K,)}.
     """
 
-    def train(model, x, y):
+    def train_on(model, x, y):
         return model.train_on_batch(x, y, return_dict=True)
 
-    def call(batches):
-        return _stacked(np.stack, [step(gan, b, train) for b in unstacked(batches)])
+    def run(batches):
+        rows = [step(gan, batch, train_on) for batch in unstacked(batches)]
+        return _stacked(np.stack, rows)
 
-    return call
+    return run
 
 
-def fused(gan, step, whole=None):
-    """Return a call like plain()'s that is one call of the device.
+def fused(gan, step, replicated=None):
+    """Return run(batches) like plain()'s that is one call of the device.
 
     It comes back before the device is through; reading a score waits for it. Each new K
     is compiled anew. On PyTorch the K iterations are run one by one, but without
-    train_on_batch. With several devices, `whole` is how JAX lays the variables out.
+    train_on_batch. replicated: how JAX lays the variables out over several devices.
     """
     if keras.backend.backend() == "jax":
-        return _jax(gan, step, whole)
+        return _jax(gan, step, replicated)
     make = {"tensorflow": _tensorflow, "torch": _torch}
     return make[keras.backend.backend()](gan, step)
 
@@ -46,8 +80,8 @@ def variables_of(gan):
     """List every variable that an iteration changes, each once."""
     owners = (gan.generator, gan.discriminator, gan.average)
     owners += (gan.judge.optimizer, gan.d_on_g.optimizer)
-    found = [variable for owner in owners for variable in owner.variables]
-    return found + gan.judge.metrics_variables + gan.d_on_g.metrics_variables
+    variables = [variable for owner in owners for variable in owner.variables]
+    return variables + gan.judge.metrics_variables + gan.d_on_g.metrics_variables
 
 
 def _tensorflow(gan, step):
@@ -61,8 +95,8 @@ def _tensorflow(gan, step):
         return k + 1, rows.write(k, tf.stack(list(scores.values())))
 
     # Made anew for every Gan: a second training in a process has variables of its own
-    @tf.function(jit_compile=_xla_helps(), autograph=False)
-    def run(batches):
+    @tf.function(jit_compile=xla_helps(), autograph=False)
+    def iterate_all(batches):
         steps = next(iter(batches.values())).shape[0]
         rows = tf.TensorArray("float32", size=steps)
         _, rows = tf.while_loop(
@@ -72,14 +106,14 @@ def _tensorflow(gan, step):
         )
         return rows.stack()
 
-    def call(batches):
-        rows = run(batches)
+    def run(batches):
+        rows = iterate_all(batches)
         return {name: rows[:, number] for number, name in enumerate(names)}
 
-    return call
+    return run
 
 
-def _xla_helps():
+def xla_helps():
     """Tell whether to compile for TensorFlow: XLA joins the many small operations on a
     GPU. On a CPU it computes convolutions inside a loop on one core: 10 times slower.
     """
@@ -92,12 +126,12 @@ def _train_step(model, x, y):
     return model.train_step((x, y))
 
 
-def _jax(gan, step, whole):
+def _jax(gan, step, replicated):
     import jax
 
     variables, names = variables_of(gan), []
 
-    def train(model, x, y):
+    def train_on(model, x, y):
         model.reset_metrics()
         groups = (
             model.trainable_variables,
@@ -115,22 +149,23 @@ def _jax(gan, step, whole):
     def iterate(values, batch):
         mapping = list(zip(variables, values, strict=True))
         with keras.StatelessScope(state_mapping=mapping) as scope:
-            scores = step(gan, batch, train)
+            scores = step(gan, batch, train_on)
         names[:] = scores  # JAX sorts what it returns
         return [scope.get_current_value(variable) for variable in variables], scores
 
     def scan(values, batches):
         return jax.lax.scan(iterate, values, batches)
 
-    run = jax.jit(scan, donate_argnums=0, out_shardings=whole)
+    iterate_all = jax.jit(scan, donate_argnums=0, out_shardings=replicated)
 
-    def call(batches):
-        values, scores = run([variable.value for variable in variables], batches)
+    def run(batches):
+        values = [variable.value for variable in variables]
+        values, scores = iterate_all(values, batches)
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         return {name: scores[name] for name in names}
 
-    return call
+    return run
 
 
 def _torch(gan, step):
@@ -138,12 +173,12 @@ def _torch(gan, step):
     # layers make it compile again and again until it gives up
     import torch
 
-    def call(batches):
-        scores = [step(gan, batch, _train_step) for batch in unstacked(batches)]
+    def run(batches):
+        rows = [step(gan, batch, _train_step) for batch in unstacked(batches)]
         with torch.no_grad():
-            return _stacked(torch.stack, scores)
+            return _stacked(torch.stack, rows)
 
-    return call
+    return run
 
 
 def unstacked(batches):

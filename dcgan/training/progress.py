@@ -1,98 +1,119 @@
-"""How far a run is: what its checkpoints keep, its bar shows and its log says.
-
-Progress is a dict that JSON can hold, so that a checkpoint can.
-"""
+"""How far a run is: what its checkpoints keep, its bar shows and its log says."""
 
 import math
 import time
-
-import numpy as np
+from dataclasses import asdict, dataclass, field
 
 from dcgan.common.console import Bar
 from dcgan.training.alarms import alarms
 
 
-def first():
-    """Return how far a new run is: epoch and iteration to do next, sums, log rows, and
-    the {"epoch", "score"} of its best generator, if one is scored.
+@dataclass
+class Progress:
+    """Where a run is, in values that JSON can hold, so that a checkpoint can.
+
+    epoch and iteration (within the epoch, from 0) are those to do next.
     """
-    return {"epoch": 1, "iterations": 0, "rows": [], "best": None, **_new_epoch()}
 
+    epoch: int = 1
+    iterations: int = 0  # done in all epochs
+    rows: list = field(default_factory=list)  # of the log, one an epoch
+    best: dict | None = None  # {"epoch", "score"} of the best generator, if any
+    iteration: int = 0
+    seconds: float = 0.0  # of the epoch so far
+    waited: float = 0.0  # seconds of these that passed waiting for pictures
+    sums: dict = field(default_factory=dict)  # of the epoch's scores so far
 
-def _new_epoch():
-    return {
-        "iteration": 0,  # within the epoch
-        "seconds": 0.0,  # of the epoch so far
-        "waited": 0.0,  # seconds of these that passed waiting for pictures
-        "sums": {},  # of the epoch's scores so far
-    }
+    def as_dict(self):
+        """Return what take_up() takes."""
+        return asdict(self)
 
+    def take_up(self, saved):
+        """Go to where a progress was saved, a dict; stay if it is None."""
+        for name, value in (saved or {}).items():
+            setattr(self, name, value)
 
-def settle(progress, scores, bar, began):
-    """Wait for a call's scores, add them to `progress`, show them; return the time.
+    def place(self):
+        """Name the iteration that comes next, as people count."""
+        return f"epoch {self.epoch}, iteration {self.iteration + 1}"
 
-    scores: {name: (K,)} on the device, or None if there was no call. Seconds count from
-    `began`. Raises FloatingPointError if a score is not finite.
-    """
-    if scores is not None:
-        scores = {name: np.asarray(row) for name, row in scores.items()}
-        add(progress, scores)
-        bar.show(progress, scores)
-    now = time.monotonic()
-    progress["seconds"] += now - began
-    return now
+    def add(self, scores):
+        """Add the scores {name: (K,)} of K iterations.
 
+        Raises FloatingPointError if one is not finite.
+        """
+        for values in zip(*scores.values(), strict=True):
+            for name, value in zip(scores, map(float, values), strict=True):
+                if not math.isfinite(value):
+                    raise FloatingPointError(f"{name} is {value}")
+                self.sums[name] = self.sums.get(name, 0.0) + value
+            self.iteration += 1
+            self.iterations += 1
 
-def add(progress, scores):
-    """Add a call's scores {name: (K,)} to `progress`.
+    def end_epoch(self, faces, **more):
+        """Add the epoch's row, with `more` and its alarms, to the log; begin the next.
 
-    Raises FloatingPointError if one is not finite.
-    """
-    for values in zip(*scores.values(), strict=True):
-        for name, value in zip(scores, map(float, values), strict=True):
-            if not math.isfinite(value):
-                raise FloatingPointError(f"{name} is {value}")
-            progress["sums"][name] = progress["sums"].get(name, 0.0) + value
-        progress["iteration"] += 1
-        progress["iterations"] += 1
-
-
-def end_epoch(progress, batch_size, **more):
-    """Add the epoch's row, with `more` and its alarms in it, to the log; go on to the
-    next epoch.
-    """
-    iterations, seconds = progress["iteration"], progress["seconds"]
-    row = {"epoch": progress["epoch"], "iterations": progress["iterations"]}
-    row |= {name: sum_ / iterations for name, sum_ in progress["sums"].items()}
-    row |= {
-        **more,
-        "pictures_per_second": iterations * batch_size / seconds,
-        "seconds": seconds,
-        "waiting_share": progress["waited"] / seconds,
-    }
-    row["alarm"] = "; ".join(alarms([*progress["rows"], row]))
-    rows = [*progress["rows"], row]
-    progress |= {"epoch": progress["epoch"] + 1, "rows": rows, **_new_epoch()}
+        faces: real ones that an iteration took. Returns the row.
+        """
+        row = {"epoch": self.epoch, "iterations": self.iterations}
+        row |= {name: total / self.iteration for name, total in self.sums.items()}
+        row |= {
+            **more,
+            "pictures_per_second": self.iteration * faces / self.seconds,
+            "seconds": self.seconds,
+            "waiting_share": self.waited / self.seconds,
+        }
+        row["alarm"] = "; ".join(alarms([*self.rows, row]))
+        self.rows = [*self.rows, row]
+        self.epoch, self.iteration = self.epoch + 1, 0
+        self.seconds, self.waited, self.sums = 0.0, 0.0, {}
+        return row
 
 
 class EpochBar(Bar):
-    """The bar of what is left of an epoch, in pictures; it tells the run's end too."""
+    """The bar of what is left of an epoch, in pictures; it tells the run's end too.
 
-    def __init__(self, progress, epochs, iterations, batch_size, **options):
+    iterations: of an epoch; faces: real ones that each of them takes. It is silent in
+    all but the first process of several.
+    """
+
+    def __init__(self, progress, epochs, iterations, faces, device):
         super().__init__(
-            total=iterations * batch_size,
-            initial=progress["iteration"] * batch_size,
-            desc=f"Epoch {progress['epoch']}/{epochs}",
+            total=iterations * faces,
+            initial=progress.iteration * faces,
+            desc=f"Epoch {progress.epoch}/{epochs}",
             unit=" pictures",
-            **options,
+            disable=not device.is_first,
         )
-        self.batch_size, self.epochs_left = batch_size, epochs - progress["epoch"]
+        self.progress, self.faces = progress, faces
+        self.epochs_left = epochs - progress.epoch
+        self.began = time.monotonic()
 
-    def show(self, progress, scores):
-        """Move on to where `progress` is, with the last of a call's scores."""
+    def wait_for(self, batches):
+        """Yield the batches, and add to the progress how long they let wait."""
+        while True:
+            began = time.monotonic()
+            batch = next(batches, None)
+            self.progress.waited += time.monotonic() - began
+            if batch is None:
+                return
+            yield batch
+
+    def add(self, scores):
+        """Add the scores {name: (K,)} of K iterations, or None, to the progress; show
+        the last of them. Seconds count from one call of this to the next.
+        """
+        if scores is not None:
+            self.progress.add(scores)
+            self._show(scores)
+        now = time.monotonic()
+        self.progress.seconds += now - self.began
+        self.began = now
+
+    def _show(self, scores):
         if self.disable:
             return
-        self.update(progress["iteration"] * self.batch_size - self.n)
+        self.update(self.progress.iteration * self.faces - self.n)
         seconds = self.format_dict["elapsed"] / (self.n - self.initial)  # for a picture
         left = seconds * (self.total - self.n + self.total * self.epochs_left)
         self.set_postfix_str(

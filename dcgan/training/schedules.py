@@ -1,4 +1,4 @@
-"""What changes in the course of a run: the learning rates, and how long the average is."""
+"""What changes in the course of a run: learning rates, and the average's memory."""
 
 from dataclasses import dataclass
 

@@ -1,0 +1,224 @@
+"""A run as train.py handles it: its folder, and every message that names the folder."""
+
+import contextlib
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from dcgan.common.console import UserError
+from dcgan.common.files import write_json
+from dcgan.networks.backend import is_out_of_memory
+from dcgan.runs import checkpoints, curves, folder, fork, generators
+
+
+def open_run(path, constants, free, origin, device):
+    """Return the Run in a folder; in all but the first process of several, a Guest.
+
+    constants: {name: value} of train.py; free: the names of those that may change when
+    the run is continued; origin: the folder of another run to go on from, or "".
+    Raises UserError if the folder cannot be written, or holds a run that was begun with
+    other constants, or none.
+    """
+    return (Run if device.is_first else Guest)(path, constants, free, origin)
+
+
+class Run:
+    """A run folder, and what becomes of it while it trains."""
+
+    def __init__(self, path, constants, free, origin):
+        self.folder, self.constants, self.free = Path(path), constants, free
+        self.before = self._read_before(origin)
+        self.origin = fork.read(origin) if origin and not self.before else None
+        self.changes, self.saved = [], time.monotonic()
+
+    def _read_before(self, origin):
+        """Return what constants.json says of a run to be continued; None: a new one."""
+        folder.check_writable(self.folder)
+        before = folder.read_constants(self.folder)
+        if before and not checkpoints.paths(self.folder):
+            fork.check_new(self.folder, before["changes"], origin)
+            before = None  # nothing is lost if it begins anew, otherwise maybe
+        fixed = {
+            name: value
+            for name, value in self.constants.items()
+            # What it went on from is not needed any more
+            if name not in self.free and (name != "FROM" or origin)
+        }
+        begun = before and {**folder.ADDED, **before["constants"]}
+        folder.compare(self.folder, begun, fixed)
+        return before
+
+    @property
+    def score_before(self):
+        """What the run was scored by so far, or the one it goes on from; or None."""
+        before = self.before or self.origin
+        return before and before["begun_with"].get("score")
+
+    def check(self, begun_with):
+        """Raise UserError if the run was begun with something else, a dict of facts."""
+        folder.compare(
+            self.folder, self.before and self.before["begun_with"], begun_with
+        )
+        if self.origin:
+            self.origin.check(self.constants, begun_with)
+
+    @contextlib.contextmanager
+    def begin(self, begun_with, device, gan, keep):
+        """Hold the run folder, for the block, and write what is to be there at first.
+
+        begun_with: facts that may not change; device: in words; keep: checkpoints.
+        """
+        with folder.training(self.folder):
+            # Once more: another run may have been here meanwhile
+            self.before = self._read_before(self.constants["FROM"])
+            self.check(begun_with)
+            if self.before is None:
+                written = {"constants": self.constants, "begun_with": begun_with}
+                written |= {"device": device, **folder.versions()}
+                if self.origin:
+                    fork.begin(self.origin, self.folder, written, self.free)
+                else:
+                    write_json(self.folder / folder.CONSTANTS, written)
+            self.changes = folder.read_constants(self.folder)["changes"]
+            checkpoints.check_room(self.folder, gan, keep)
+            folder.sweep(self.folder)
+            self.origin = None  # it holds the arrays of a checkpoint
+            yield
+
+    def load(self, gan):
+        """Load the newest checkpoint; return its progress, or None for a new run."""
+        self.saved = time.monotonic()
+        return checkpoints.load(self.folder, gan)
+
+    def is_due(self, minutes):
+        """Tell whether the last checkpoint is so many minutes old."""
+        return time.monotonic() - self.saved > minutes * 60
+
+    def save_checkpoint(self, gan, progress, keep):
+        """Save all that is needed to go on from here."""
+        folder.check_there(self.folder)
+        checkpoints.save(self.folder, gan, progress.as_dict(), keep)
+        self.saved = time.monotonic()
+
+    def save_epoch(self, gan, progress, sheet, facts, keep, undecided):  # noqa: PLR0913
+        """Write the sheet, log, curves, generators and, last, checkpoint of an epoch.
+
+        Killed before the checkpoint is there, a run does the epoch's end once more.
+        sheet: faces (n, S, S, 3) uint8; facts: of the generator; undecided: the loss of
+        a D that cannot tell.
+        """
+        folder.check_there(self.folder)
+        row = progress.rows[-1]
+        curves.save_sheet(self.folder, row["epoch"], sheet)
+        curves.save_log(self.folder, progress.rows, self.changes, undecided)
+        facts = {
+            **facts,
+            "epochs": row["epoch"],
+            "iterations": row["iterations"],
+            "constants": self.constants,
+            "changes": list(self.changes),
+            **folder.versions(),
+        }
+        average, best = gan.average, progress.best
+        progress.best = generators.keep(self.folder, average, facts, best)
+        self.save_checkpoint(gan, progress, keep)
+
+    @contextlib.contextmanager
+    def explain(self, progress, batch_size):
+        """Turn what ends a training in the block into a UserError that says so."""
+        try:
+            yield
+        except FloatingPointError as error:
+            raise UserError(self._diverged(error, progress)) from error
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise UserError(self._too_large(batch_size)) from error
+            raise
+
+    def _diverged(self, error, progress):
+        saved = checkpoints.paths(self.folder)
+        last = f"{saved[-1]} is the last good checkpoint. " if saved else ""
+        return (
+            f"Training diverged in {progress.place()}: {error}. {last}Try lower "
+            f"learning rates: {self._slower()}"
+        )
+
+    def _too_large(self, batch_size):
+        size = self.constants["IMAGE_SIZE"]
+        again = f" --run {self.folder}-2" if checkpoints.paths(self.folder) else ""
+        return (
+            f"Out of memory with {batch_size} faces of {size} x {size} a batch. Try "
+            f"--batch-size {max(2, batch_size // 2)}{again}"
+        )
+
+    def _slower(self):
+        """Return the options of another run that learns at half the rates."""
+        g, d = (self.constants[f"{of}_LEARNING_RATE"] / 2 for of in "GD")
+        return f"--run {self.folder}-2 --g-learning-rate {g:g} --d-learning-rate {d:g}"
+
+    def stopped_by(self, alarm, progress):
+        """Say that an alarm, a line, ended the run, what is kept, and what to try."""
+        best = progress.best
+        kept = (
+            f"epoch {best['epoch']}, score {best['score']:.5f}" if best else "the last"
+        )
+        return (
+            f"{alarm} Stopped; {self.folder} keeps the best generator ({kept}). Try "
+            f"lower learning rates or another seed: {self._slower()}. To go on all the "
+            "same: --no-stop-on-collapse"
+        )
+
+    def saved_at(self, progress):
+        """Say what a stopped run saved, and how to continue it."""
+        backend = os.environ.get("KERAS_BACKEND")
+        command = f"KERAS_BACKEND={backend} " if backend else ""
+        command += shlex.join(["python", *sys.argv])
+        return f"Stopped and saved before {progress.place()}. To continue: {command}"
+
+    def continuing(self, progress):
+        """Say where the run goes on."""
+        return f"Continuing {self.folder} at {progress.place()}."
+
+    def is_finished(self, progress):
+        """Say that there is nothing left to do, and what could be."""
+        done = progress.epoch - 1
+        return (
+            f"{self.folder} is finished: {generators.epochs_in_words(done)}. To train "
+            f"it longer: --epochs {2 * done}. To start another run: "
+            f"--run {self.folder}-2"
+        )
+
+    def finished(self, which=""):
+        """Say how to draw from the run, by the options `which` besides its folder."""
+        command = f"python generate.py --run {self.folder}{which}"
+        return f"Finished: {self.folder}. Draw faces from it: {command}"
+
+
+class Guest(Run):
+    """The run in a process that is not the first: nothing is read or saved there."""
+
+    def _read_before(self, _):
+        self.constants = {**self.constants, "FROM": ""}
+
+    def __init__(self, path, constants, free, _):
+        super().__init__(path, constants, free, "")
+
+    def check(self, begun_with):
+        pass
+
+    def begin(self, *_):
+        return contextlib.nullcontext()
+
+    def load(self, gan):
+        pass
+
+    def is_due(self, minutes):
+        return False
+
+    def save_checkpoint(self, *_):
+        pass
+
+    def save_epoch(self, *_):
+        pass
