@@ -1,5 +1,7 @@
-"""What the tests of several scripts share: a folder to run in, pictures, processes."""
+"""What the tests of several scripts share: a folder to run in, a run, processes."""
 
+import contextlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +21,47 @@ def here(tmp_path, monkeypatch):
     """Work in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """Train the tiny run, once for all tests; return the folder that it lies in.
+
+    It holds runs/tiny, data and printed.txt, what train.py printed. To be copied from.
+    """
+    import preprocess
+    import train
+    from tests.tiny import set_constants
+
+    folder = tmp_path_factory.mktemp("trained")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        open(folder / "printed.txt", "w") as out,
+    ):
+        patch.chdir(folder)
+        patch.setattr(preprocess, "FOLDER", "data")
+        set_constants(patch)
+        with contextlib.redirect_stdout(out):
+            train.main([])
+    return folder
+
+
+@pytest.fixture
+def fresh(here, trained, monkeypatch):
+    """Set the constants of the tiny run in an empty folder; its array is shared."""
+    import preprocess
+    from tests.tiny import set_constants
+
+    monkeypatch.setattr(preprocess, "FOLDER", str(trained / "data"))
+    set_constants(monkeypatch)
+    return here
+
+
+@pytest.fixture
+def tiny(fresh, trained):
+    """Work as `fresh` does, with a copy of the tiny run, finished, in runs/tiny."""
+    shutil.copytree(trained / "runs", fresh / "runs")
+    return fresh
 
 
 @pytest.fixture

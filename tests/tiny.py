@@ -1,0 +1,65 @@
+"""A tiny run, and how tests look at what a run leaves."""
+
+import csv
+import json
+from pathlib import Path
+
+import train
+from dcgan.common.options import current
+from dcgan.runs import checkpoints, generators
+
+TINY = {
+    "DATA": "cartoons",
+    "IMAGE_SIZE": 28,
+    "IMAGES": 40,
+    "WIDTH": 0.05,
+    "BATCH_SIZE": 8,
+    "EPOCHS": 2,
+    "SAMPLES": 20,
+    "STEPS_PER_CALL": 5,  # an epoch
+    "SCORE": "mmd",  # on any machine
+    "RUN": "runs/tiny",
+}
+
+
+def set_constants(patch):
+    """Set train.py's constants to TINY, until the patch is undone."""
+    for name, value in {**current(train), **TINY}.items():
+        patch.setattr(train, name, value)
+
+
+def final(run="runs/tiny"):
+    """Read the arrays of the newest checkpoint: all weights and optimizer states."""
+    return checkpoints.read(checkpoints.paths(run)[-1])[0]
+
+
+def progress_of(run="runs/tiny"):
+    """Read the progress of the newest checkpoint, a dict."""
+    return checkpoints.read(checkpoints.paths(run)[-1])[1]
+
+
+def log_of(run="runs/tiny"):
+    """Read log.csv as a list of dicts of text."""
+    with open(f"{run}/log.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def constants_of(run="runs/tiny"):
+    """Read constants.json."""
+    return json.loads(Path(run, "constants.json").read_text())
+
+
+def generators_of(run="runs/tiny"):
+    """Return {"best" or "last": (facts, bytes of the weights)} of a run."""
+    kept = {}
+    for which in generators.NAMES:
+        weights, facts = generators.read(run, which)
+        kept[which] = facts, weights.read_bytes()
+    return kept
+
+
+def assert_same_bits(arrays, other):
+    assert arrays.keys() == other.keys()
+    pairs = {name: (arrays[name], other[name]) for name in arrays}
+    different = [name for name, (a, b) in pairs.items() if a.tobytes() != b.tobytes()]
+    assert different == []
