@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.common.sites import FILE, MD5
 from tests.faults.servers import close, serve
 from tests.faults.trials import SUITE, Campaign, deadly_at, finish, start
-from tests.test_download import FILE, MD5
 
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 PICTURES, SIZE, WORKERS = 300, 28, 2
