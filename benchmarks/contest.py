@@ -28,19 +28,23 @@ def compete(specs, rounds, epoch_ends=False):
     """Let the contestants {name: Spec} take turns for so many rounds.
 
     Returns {name: Result} and {name: reason} of those that cannot run here. With
-    `epoch_ends`, what train.py does at the end of an epoch is timed too.
+    `epoch_ends`, what train.py does at the end of an epoch is timed too. Says on stderr
+    who is at work.
     """
     with contextlib.ExitStack() as stack:
         field = _Field(stack)
         # All start at once, and warm up one after the other, as they will work
         for name, spec in specs.items():
             field.start(name, spec)
-        facts = field.ask_each("warm up")
-        answers = [field.ask_each("round", 0) for _ in range(rounds)]
-        ours = [name for name in specs if specs[name].contestant == "train.py"]
-        asked = ours if epoch_ends else ()
-        field.ask_each("finish", asked=asked)  # imports and compiles
-        ends = field.ask_each("finish", asked=asked)
+        facts = field.ask_each("warming up", "warm up")
+        answers = [
+            field.ask_each(f"round {number + 1} of {rounds}", "round", 0)
+            for number in range(rounds)
+        ]
+        suite = [name for name in specs if specs[name].contestant == "train.py"]
+        asked = suite if epoch_ends else ()
+        for doing in ("first epoch's end", "epoch's end"):  # the first compiles
+            ends = field.ask_each(doing, "finish", asked=asked)
     results = {}
     for name in field.workers:
         rates = [
@@ -65,11 +69,12 @@ class _Field:
         except Missing as reason:
             self.missing[name] = str(reason)
 
-    def ask_each(self, *message, asked=None):
+    def ask_each(self, doing, *message, asked=None):
         """Send a message to one after the other; return the answers {name: answer}."""
         answers = {}
         for name in list(self.workers):
             if asked is None or name in asked:
+                print(f"{name}: {doing}", file=sys.stderr, flush=True)
                 try:
                     answers[name] = self.workers[name].ask(*message)
                 except Missing as reason:
@@ -108,10 +113,14 @@ def find_device(backend):
             f"{backend} is not installed. KERAS_BACKEND names another backend: "
             "KERAS_BACKEND=jax python -m benchmarks.training"
         )
-    command = [sys.executable, "-c", "import device; print(device.describe_device())"]
+    code = "from dcgan.training import hardware; print(hardware.describe_device())"
     environment = {**os.environ, "KERAS_BACKEND": backend}
     asked = subprocess.run(
-        command, cwd=SUITE, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=SUITE,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     if asked.returncode:
         lines = asked.stderr.strip().splitlines() or ["no reason given"]

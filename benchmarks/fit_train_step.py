@@ -8,12 +8,11 @@ train_step there. Batches are uint8, scaled on the device.
 import functools
 
 import models
-from benchmarks import tiny
-from benchmarks.workers import Contestant, faces_for
+from benchmarks import on_keras
+from benchmarks.workers import faces_for
 from dcgan.common.console import UserError
-from dcgan.training import devices
-from models import keras
-from models import ops as k
+from dcgan.networks.backend import keras
+from dcgan.networks.backend import ops as k
 
 
 class _Gan(keras.Model):
@@ -38,7 +37,7 @@ class TensorFlowGan(_Gan):
 
     def compile(self):
         super().compile()
-        self.d_optimizer, self.g_optimizer = _adam(), _adam()
+        self.d_optimizer, self.g_optimizer = on_keras.adam(), on_keras.adam()
 
     def train_step(self, real):
         import tensorflow as tf
@@ -74,7 +73,7 @@ class JaxGan(_Gan):
     """
 
     def compile(self):
-        super().compile(optimizer=_adam())
+        super().compile(optimizer=on_keras.adam())
         self.optimizer.build(self.trainable_variables)
 
     def train_step(self, state, real):
@@ -125,7 +124,7 @@ class JaxGan(_Gan):
 
 def contestant(spec):
     """Build and compile it; a round is one epoch of fit over just enough faces."""
-    tiny.register()
+    on_keras.register_tiny()
     kinds = {"tensorflow": TensorFlowGan, "jax": JaxGan}
     if spec.backend not in kinds:
         raise UserError(f"it is written for {' and '.join(kinds)}")
@@ -142,13 +141,7 @@ def contestant(spec):
 
         return run
 
-    networks = (gan.generator, gan.discriminator)
-    parameters = tuple(network.count_params() for network in networks)
-    return Contestant(prepare, 1, parameters, devices.describe_device())
-
-
-def _adam():
-    return keras.optimizers.Adam(2e-4, beta_1=0.5)
+    return on_keras.contestant(prepare, gan.generator, gan.discriminator)
 
 
 def _faces_of(data):

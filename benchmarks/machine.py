@@ -1,12 +1,14 @@
-"""What the benchmarks say of the machine they ran on, and how they print a table."""
+"""What the benchmarks say of the machine they ran on."""
 
-import importlib.metadata
 import os
 import platform
 import re
 from pathlib import Path
 
-PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "pillow")
+from dcgan.runs import folder
+
+# What /proc/cpuinfo calls the instructions of a CPU that computes in bfloat16 itself
+BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def describe_machine():
@@ -25,29 +27,30 @@ def cores():
 
 def versions():
     """Return one line: the versions of the packages that are installed."""
-    found = []
-    for name in PACKAGES:
-        try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ", ".join(found)
+    installed = folder.versions()
+    del installed["commit"]
+    return ", ".join(f"{name} {version}" for name, version in installed.items())
+
+
+def cpu_has_bfloat16():
+    """Tell whether the CPU computes in bfloat16, as far as the system says."""
+    return bool(BFLOAT16 & set(_read("/proc/cpuinfo").split()))
 
 
 def memory_of(process="self"):
     """Return the MB of memory of its own (RssAnon) of a process; 0.0 if unknown."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return 0.0
-    found = re.search(r"^RssAnon:\s+(\d+) kB", status, re.M)
-    return int(found[1]) / 1024 if found else 0.0
+    line = re.search(r"^RssAnon:\s+(\d+) kB", _read(f"/proc/{process}/status"), re.M)
+    return int(line[1]) / 1024 if line else 0.0
 
 
 def _processor():
+    line = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.M)
+    return line[1].strip() if line else platform.processor() or platform.machine()
+
+
+def _read(path):
+    """Return what a file of the system says, or "" where there is none."""
     try:
-        listed = Path("/proc/cpuinfo").read_text()
+        return Path(path).read_text()
     except OSError:
-        return platform.processor() or platform.machine()
-    found = re.search(r"^model name\s*:\s*(.+)$", listed, re.M)
-    return found[1].strip() if found else platform.machine()
+        return ""

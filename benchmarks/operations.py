@@ -81,7 +81,7 @@ def of_iteration(generator, discriminator, batch, precision="float32"):
 
 def layers_of(network):
     """List the Layers of a Keras model that count, in order."""
-    found = []
+    layers = []
     for layer in network.layers:
         kind = type(layer).__name__
         if kind not in ("Dense", "Conv2D", "Conv2DTranspose"):
@@ -91,8 +91,8 @@ def layers_of(network):
         places = math.prod(shape[1:-1])
         weights = math.prod(layer.kernel.shape)
         numbers = math.prod(layer.input.shape[1:]) + math.prod(layer.output.shape[1:])
-        found.append(Layer(2 * weights * places, numbers, weights))
-    return found
+        layers.append(Layer(2 * weights * places, numbers, weights))
+    return layers
 
 
 def reached(work, seconds, device):

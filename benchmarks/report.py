@@ -4,7 +4,7 @@ from pathlib import Path
 
 from benchmarks.operations import Work, reached
 
-OURS = "train.py"
+SUITE = "train.py"  # the contestant that the others are compared with
 
 
 class Page:
@@ -35,18 +35,18 @@ class Page:
 
 def rates(page, results):
     """Print pictures a second, and train.py's rate as a multiple of each."""
-    ours = results.get(OURS)
+    suite = results.get(SUITE)
     rows = []
     for name, it in results.items():
-        times = f"{ours.rate / it.rate:.2f}" if ours else ""
+        times = f"{suite.rate / it.rate:.2f}" if suite else ""
         span = f"{_rate(it.lowest)} to {_rate(it.highest)}"
         parameters = " + ".join(f"{count:,}" for count in it.facts["parameters"])
         row = (it.spec.backend, it.spec.precision, _rate(it.rate), span, times)
         rows.append((name, *row, parameters))
     head = ("contestant", "backend", "precision", "pictures/s", "rounds")
     page.table((*head, "train.py is ... times as fast", "parameters, G + D"), rows)
-    if ours and "ceiling" in results:
-        share = ours.rate / results["ceiling"].rate
+    if suite and "ceiling" in results:
+        share = suite.rate / results["ceiling"].rate
         page(f"\ntrain.py reaches {share:.1%} of the ceiling (aim: 90 %).")
 
 
@@ -56,9 +56,9 @@ def chip(page, results, batch):
     for name, it in results.items():
         if it.facts["work"]:
             work = Work(**it.facts["work"])
-            found = reached(work, batch / it.rate, it.facts["device"])
-            shares = ("?" if share is None else f"{share:.1%}" for share in found[2:])
-            rows.append((name, f"{found[0]:.1f}", f"{found[1]:,.0f}", *shares))
+            flops, moved, *shares = reached(work, batch / it.rate, it.facts["device"])
+            shares = ("?" if share is None else f"{share:.1%}" for share in shares)
+            rows.append((name, f"{flops:.1f}", f"{moved:,.0f}", *shares))
     head = ("contestant", "TFLOP/s", "GB/s", "of the bfloat16 peak", "of the bandwidth")
     page()
     page.table(head, rows)
@@ -66,12 +66,12 @@ def chip(page, results, batch):
 
 def epochs(page, results, count, pictures):
     """Print the minutes for so many epochs through train.py, their ends included."""
-    ours = results.get(OURS)
-    if ours:
-        seconds = count * (pictures / ours.rate + ours.epoch_end)
+    suite = results.get(SUITE)
+    if suite:
+        seconds = count * (pictures / suite.rate + suite.epoch_end)
         page(
             f"\n{count} epochs of {pictures:,} pictures through train.py: "
-            f"{seconds / 60:.1f} minutes, of these {count} times {ours.epoch_end:.1f} "
+            f"{seconds / 60:.1f} minutes, of these {count} times {suite.epoch_end:.1f} "
             "seconds for sheet, log, curves, generator and checkpoint."
         )
 

@@ -1,87 +1,91 @@
 """The suite as a contestant: train.py's own epochs, and the ceiling above them."""
 
+import dataclasses
 import functools
 import json
 import os
-import types
 from pathlib import Path
 
 import numpy as np
 
 import train
-from benchmarks import operations, tiny
-from benchmarks.workers import Contestant, faces_for
+from benchmarks import on_keras, operations
+from benchmarks.workers import faces_for
+from dcgan.common.options import current
+from dcgan.runs.run import open_run
 from dcgan.training import compiled, devices
-from dcgan.training.progress import first
+from dcgan.training.batches import Batches
+from dcgan.training.progress import EpochBar, Progress
+from dcgan.training.scoring import Scorer
 from preprocess import Prepared
 
 
 def through_train(spec):
     """Train as train.py does: reading, logging, bar and all, an epoch a round."""
-    training = _training(spec)
-    progress = first()
+    gan, device = _build(spec)
+    calls = compiled.Calls(gan, train.five_steps, device, train.steps_per_call())
+    progress, end_epoch = Progress(), _end_of_epoch(spec, gan, device)
 
     def prepare(iterations):
-        faces = _on_disk(spec, iterations * spec.batch)
+        batches = _batches(_on_disk(spec, iterations * spec.batch), device)
 
         def run():
-            progress.update(first())
-            stopping = types.SimpleNamespace(signal=0)
-            train.train_epoch(training._replace(faces=faces), progress, stopping)
+            # The loop of train.train, without checkpoints and Ctrl-C
+            progress.take_up(Progress().as_dict())
+            bar = EpochBar(progress, 1, len(batches), spec.batch, device)
+            with bar, batches.left_of_epoch(progress) as left:
+                for batch in bar.wait_for(left):
+                    bar.add(calls.start(batch))
+                bar.add(calls.finish())
 
         return run
 
     def finish():
-        train.finish_epoch(training, dict(progress))
+        end_epoch(dataclasses.replace(progress))
 
-    return _contestant(spec, training.gan, prepare)._replace(finish=finish)
+    return _contestant(spec, gan, prepare, finish=finish)
 
 
 def ceiling(spec):
     """Train on batches that lie on the device already, and read or log nothing."""
-    training = _training(spec)
-    faces = faces_for(spec, spec.batch * train.steps_per_call())
-    ahead = train.batches_ahead(training._replace(faces=faces), first())
-    batches = next(ahead)
-    ahead.close()
+    gan, device = _build(spec)
+    steps = train.steps_per_call()
+    call = (compiled.plain if steps == 1 else compiled.fused)(gan, train.five_steps)
+    faces = faces_for(spec, spec.batch * steps)
+    with _batches(faces, device).left_of_epoch(Progress()) as left:
+        batch = next(left)
 
     def prepare(iterations):
         def run():
-            for _ in range(iterations // train.steps_per_call()):
-                scores = training.call(batches)
+            for _ in range(iterations // steps):
+                scores = call(batch)
             float(scores["g_loss"][-1])  # waits for the device
 
         return run
 
-    return _contestant(spec, training.gan, prepare)
+    return _contestant(spec, gan, prepare)
 
 
-def _training(spec):
-    """Set train.py's constants, and build what stays the same from round to round."""
-    tiny.register()
+def _build(spec):
+    """Set train.py's constants; return the Gan and the Device."""
+    on_keras.register_tiny()
     train.IMAGE_SIZE, train.BATCH_SIZE = spec.image_size, spec.batch
     train.STEPS_PER_CALL = 1 if spec.contestant.endswith("plain") else spec.steps
-    train.CHECKPOINT_MINUTES = 1e9  # an epoch of a round has none in between
     if spec.xla:
-        compiled._xla_helps = lambda: True
-    gan = train.build(spec.precision)
-    ours = devices.choose("one", spec.batch)
-    about = json.loads(Path(spec.faces).with_suffix(".json").read_text())
-    pictures = Prepared(Path(spec.faces), "cartoons", about["count"], about)
-    folder = Path(f"{spec.faces}-{os.getpid()}-run")
-    call = train.call_of(gan, ours)
-    return train.Training(gan, call, ours, pictures, None, folder, 1.0)
+        compiled.xla_helps = lambda: True
+    return train.build(spec.precision), devices.find("one", spec.batch)
 
 
-def _contestant(spec, gan, prepare):
-    networks = (gan.generator, gan.discriminator)
-    return Contestant(
-        prepare,
-        train.steps_per_call(),
-        tuple(network.count_params() for network in networks),
-        devices.describe_device(),
-        operations.of_iteration(*networks, spec.batch, spec.precision)._asdict(),
-    )
+def _contestant(spec, gan, prepare, **more):
+    networks = gan.generator, gan.discriminator
+    work = operations.of_iteration(*networks, spec.batch, spec.precision)._asdict()
+    unit = train.steps_per_call()
+    return on_keras.contestant(prepare, *networks, unit, work=work, **more)
+
+
+def _batches(faces, device):
+    steps = train.steps_per_call()
+    return Batches(faces, train.chance(), train.schedules(), steps, device)
 
 
 @functools.lru_cache(maxsize=1)
@@ -93,3 +97,22 @@ def _on_disk(spec, count):
     path = f"{spec.faces}-{os.getpid()}.npy"
     np.save(path, faces_for(spec, count))
     return np.load(path, mmap_mode="r")
+
+
+def _end_of_epoch(spec, gan, device):
+    """Return a function of a Progress that ends its epoch as train.py does, unscored.
+
+    It saves into a run folder beside the faces.
+    """
+    path = Path(spec.faces)
+    facts = json.loads(path.with_suffix(".json").read_text())
+    pictures = Prepared(path, "cartoons", facts["count"], facts)
+    begun_with = {"score": "none", "checksum": facts["checksum"]}
+    folder = f"{spec.faces}-{os.getpid()}-run"
+    run = open_run(folder, current(train), train.FREE, "", device)
+    with run.begin(begun_with, "", gan, train.KEEP_CHECKPOINTS):
+        scorer = Scorer("none", np.load(path), train.SCORE_SAMPLES, train.SEED, device)
+    facts = train.generator_facts(pictures, begun_with)
+    return lambda progress: train.finish_epoch(
+        run, gan, device, progress, scorer, facts
+    )

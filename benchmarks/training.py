@@ -13,7 +13,7 @@ import sys
 import tempfile
 
 from benchmarks import contest, report
-from benchmarks.machine import describe_machine, versions
+from benchmarks.machine import cpu_has_bfloat16, describe_machine, versions
 from benchmarks.workers import BUILDERS, Missing, Spec
 from dcgan.common.console import UserError, run
 from dcgan.common.options import options
@@ -39,7 +39,7 @@ BATCHES = {64: (128,), 28: (64, 16), 8: (2,)}
 SWEEP_SIZE, SWEEP_BATCHES = 64, (64, 128, 256, 512, 1024)
 
 # Overhead and memory are those of networks so small that arithmetic costs nothing:
-# their image size (tiny.py), batch, and iterations a call
+# their image size (on_keras.py), batch, and iterations a call
 TINY, TINY_BATCH, TINY_STEPS = 8, 2, 32
 OVERHEADS = {
     "tensorflow": {"backend": "tensorflow"},
@@ -117,13 +117,15 @@ def rates(bench):
             bench.page(f"\n## {size} x {size}, batch {batch}\n")
             names = chosen(CONTESTANTS, BUILDERS, "--contestants")
             specs = {name: bench.spec(name, size, batch) for name in names}
+            emulated = bench.device.startswith("CPU") and not cpu_has_bfloat16()
+            left_out = {"bfloat16": "this CPU only emulates it"} if emulated else {}
             for name in ("train.py", "PyTorch compiled"):
-                if name in specs:
+                if name in specs and not emulated:
                     half = specs[name]._replace(precision="bfloat16")
                     specs[f"{name}, bfloat16"] = half
             results, missing = contest.compete(specs, ROUNDS)
             report.rates(bench.page, results)
-            bench.page.left_out(missing)
+            bench.page.left_out(left_out | missing)
 
 
 def sweep(bench):

@@ -9,10 +9,9 @@ learning at all. So it is set before each of the two steps, as some tutorials do
 import numpy as np
 
 import models
-from benchmarks import tiny
-from benchmarks.workers import Contestant, faces_for
-from dcgan.training import devices
-from models import keras
+from benchmarks import on_keras
+from benchmarks.workers import faces_for
+from dcgan.networks.backend import keras
 
 POOL = 2048  # pictures held in memory, scaled to float32 beforehand
 
@@ -23,11 +22,13 @@ class Loop:
     def __init__(self, image_size):
         self.generator = models.build_generator("dcgan", image_size)
         self.discriminator = models.build_discriminator("dcgan", image_size)
-        self.discriminator.compile(loss="binary_crossentropy", optimizer=_adam())
+        self.discriminator.compile(
+            loss="binary_crossentropy", optimizer=on_keras.adam()
+        )
         noise = keras.Input((models.LATENT,))
         judged = self.discriminator(self.generator(noise))
         self.joint = keras.Model(noise, judged)
-        self.joint.compile(loss="binary_crossentropy", optimizer=_adam())
+        self.joint.compile(loss="binary_crossentropy", optimizer=on_keras.adam())
 
     def iterate(self, real):
         """Train on real faces (B, S, S, 3) float32 in [-1, 1]; return both losses."""
@@ -44,7 +45,7 @@ class Loop:
 
 def contestant(spec):
     """Build the loop; a round takes its batches at random from faces in memory."""
-    tiny.register()
+    on_keras.register_tiny()
     loop = Loop(spec.image_size)
     faces = faces_for(spec, max(POOL, spec.batch)).astype("float32") / 127.5 - 1
     random = np.random.default_rng(1)
@@ -56,13 +57,7 @@ def contestant(spec):
 
         return run
 
-    networks = (loop.generator, loop.discriminator)
-    parameters = tuple(network.count_params() for network in networks)
-    return Contestant(prepare, 1, parameters, devices.describe_device())
-
-
-def _adam():
-    return keras.optimizers.Adam(2e-4, beta_1=0.5)
+    return on_keras.contestant(prepare, loop.generator, loop.discriminator)
 
 
 def _noise(batch):

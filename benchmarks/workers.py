@@ -74,13 +74,11 @@ class Worker:
             raise Missing(f"{spec.backend} is not installed")
         self.spec = spec
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
-        environment = {**os.environ, "KERAS_BACKEND": spec.backend}
-        paths = [str(SUITE), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
         command = [sys.executable, "-m", "benchmarks.workers", json.dumps(spec)]
+        where = {"cwd": SUITE, "env": {**os.environ, "KERAS_BACKEND": spec.backend}}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self.process = subprocess.Popen(
-            command, **pipes, stderr=self.errors, text=True, env=environment
+            command, **pipes, **where, stderr=self.errors, text=True
         )
 
     def ask(self, *message):
