@@ -9,78 +9,75 @@ from pathlib import Path
 import pytest
 
 SUITE = Path(__file__).parent.parent
-SCRIPTS = {path.stem: path for path in SUITE.glob("*.py")}
-
-# Imports run downhill: a script may import those below it
-MAP = {
-    "script": set(),
-    "download": {"script"},
-    "helper": {"script", "download"},
-    "cartoons": {"script", "helper"},
-    "preprocess": {"script", "helper", "cartoons"},
-    "backend": {"script"},
-    "augment": {"script", "backend"},
-    "losses": {"script", "backend"},
-    "spectral": {"backend"},
-    "models": {"script", "backend", "augment", "losses", "spectral"},
-    "device": {"script", "models"},
-    "devices": {"script", "models"},
-    "feed": set(),
-    "alarms": set(),
-    "progress": {"script", "alarms"},
-    "fuse": {"models", "device"},
-    "runs": {"script", "helper", "models"},
-    "checkpoints": {"script"},
-    "branch": {"script", "runs", "checkpoints"},
-    "train": {
-        *("script", "models", "device", "devices", "preprocess", "checkpoints", "runs"),
-        *("feed", "fuse", "progress", "scores", "watch", "alarms", "augment"),
-        *("losses", "branch"),
-    },
-    "watch": {"script", "models", "device", "inception", "runs", "scores"},
-    "generate": {"script", "helper", "models", "runs"},
-    "scores": set(),
-    "inception": {"script", "download", "models"},
-    "evaluate": {
-        *("script", "runs", "models", "preprocess", "inception", "scores", "device"),
-        "helper",
-    },
+SCRIPTS = sorted(path.stem for path in SUITE.glob("*.py"))
+ROOMS = {
+    ".".join(path.relative_to(SUITE).with_suffix("").parts): path
+    for path in sorted(SUITE.glob("dcgan/*/*.py"))
+    if path.stem != "__init__"
 }
 
 
 def imports_of(path):
-    found = set()
+    """Return the dotted names of all that a file imports, functions' imports too."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {name.name.split(".")[0] for name in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add(node.module.split(".")[0])
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            names.add(node.module)
+    return names
 
 
-def test_imports_run_downhill():
-    drawn = {name: imports_of(path) & SCRIPTS.keys() for name, path in SCRIPTS.items()}
-    assert drawn.keys() == MAP.keys()
-    assert {name for name in MAP if drawn[name] - MAP[name]} == set()
+def floor_of(room):
+    """Return the number that the folder of a room says in its first sentence."""
+    sentence = (ROOMS[room].parent / "__init__.py").read_text(encoding="utf-8")
+    return int(re.match(r'"""Floor (\d): .+\.""" *$', sentence.strip())[1])
 
 
-@pytest.mark.parametrize(
-    "name", ["script", "download", "helper", "cartoons", "preprocess", "scores"]
-)
-def test_what_workers_import_starts_without_keras(name):
-    code = f"import sys, {name}; sys.exit('keras' in sys.modules)"
+DRAWN = {room: imports_of(path) & ROOMS.keys() for room, path in ROOMS.items()}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_rooms_of_floors_beneath_or_of_its_own_folder(room):
+    def folder(name):
+        return name.rpartition(".")[0]
+
+    for other in DRAWN[room]:
+        assert folder(other) == folder(room) or floor_of(other) < floor_of(room), other
+
+
+def test_no_rooms_import_each_other_in_a_circle():
+    left = dict(DRAWN)
+    while ground := [room for room in left if not left[room] & left.keys()]:
+        for room in ground:
+            del left[room]
+    assert left == {}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_no_script_and_no_test(room):
+    above = {*SCRIPTS, "tests", "benchmarks"}
+    assert not {name.split(".")[0] for name in imports_of(ROOMS[room])} & above
+
+
+WITHOUT_KERAS = ["helper", "cartoons", "preprocess", "dcgan.scores.metrics"]
+WITHOUT_KERAS += [room for room in ROOMS if re.search(r"\.(common|pictures)\.", room)]
+
+
+def test_what_workers_import_starts_without_keras():
+    code = f"import sys, {', '.join(WITHOUT_KERAS)}; sys.exit('keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=SUITE).returncode == 0
 
 
-def test_importing_every_script_does_nothing(here):
-    code = f"import sys; sys.path.insert(0, {str(SUITE)!r}); import " + ", ".join(
-        SCRIPTS
-    )
+def test_importing_every_file_does_nothing(tmp_path):
+    names = ", ".join([*SCRIPTS, *ROOMS])
+    code = f"import sys; sys.path.insert(0, {str(SUITE)!r}); import {names}"
     ran = subprocess.run(
-        [sys.executable, "-B", "-c", code], cwd=here, capture_output=True, text=True
+        [sys.executable, "-B", "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
-    assert list(here.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_path_of_a_machine_stands_in_any_file():
