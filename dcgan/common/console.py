@@ -29,7 +29,7 @@ def run(main):
 
     So does, with 1, whatever the system refuses: to print on, a file or a folder.
     """
-    _open_streams()
+    _print_any_letter()
     try:
         main()
         sys.stdout.flush()
@@ -51,18 +51,11 @@ def run(main):
         ) from None
 
 
-def _open_streams():
-    """Have somewhere to print, where streams were closed, and print names of any kind
-    where the terminal knows few letters.
-    """
-    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
-        pass
-    os.close(number)
-    for name, file in (("stdout", 1), ("stderr", 2)):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(file, "w", closefd=False))  # noqa: SIM115
-        elif hasattr(getattr(sys, name), "reconfigure"):
-            getattr(sys, name).reconfigure(errors="backslashreplace")
+def _print_any_letter():
+    """Print names of any kind where the terminal knows few letters."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def shortened(name):
@@ -96,7 +89,6 @@ def quiet_stderr():
     another error than the user's, the text is printed after all.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's later messages
-    _open_streams()
     sys.stderr.flush()
     try:
         file = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
@@ -137,10 +129,10 @@ class Stopping:
     def __enter__(self):
         self.signal = 0
         names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is a lost connection's
-        found = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
         self.before = {
             number: signal.signal(number, self.note)
-            for number in found
+            for number in numbers
             if signal.getsignal(number) is not signal.SIG_IGN  # as nohup does
         }
         return self

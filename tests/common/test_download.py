@@ -182,7 +182,7 @@ def test_a_source_that_sends_too_slowly_is_skipped_and_its_bytes_kept(
 
 
 def test_a_source_that_sends_a_little_each_time_is_given_up(site, path):
-    drop = site.source("/file", {"send": 10})
+    drop = site.source("/file", *[{"send": 10}] * 9, {"status": 404})
     assert "broke off after" in refused(path, drop)
     assert len(site.asked) == download.TRIES
 

@@ -1,0 +1,174 @@
+import errno
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from dcgan.common import console, files
+
+SUITE = Path(__file__).parent.parent.parent
+NEEDS_LOCKS = pytest.mark.skipif(not files.fcntl, reason="Windows has no such locks")
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    with files.write_whole(path) as part:
+        part.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+
+    def fail():
+        with files.write_whole(path) as part:
+            part.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_where_nothing_can_be_written_the_error_names_the_file(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    path = tmp_path / "file" / "x.txt"
+    message = f"Cannot write {path}: "
+    with pytest.raises(console.UserError, match=message), files.write_whole(path):
+        pass
+
+
+def test_what_is_no_file_is_not_replaced_and_a_link_leads_to_its_file(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    refused = pytest.raises(
+        console.UserError, match="pipe: it is there, and is no file"
+    )
+    with refused, files.write_whole(pipe) as part:
+        part.write_text("new")
+    assert pipe.is_fifo()
+    (tmp_path / "there").write_text("old")
+    (tmp_path / "link").symlink_to("there")
+    with files.write_whole(tmp_path / "link") as part:
+        part.write_text("new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there").read_text() == "new"
+
+
+def test_two_processes_may_write_one_file(tmp_path):
+    path = tmp_path / "a.txt"
+    code = f"""
+from dcgan.common.files import write_whole
+with write_whole({str(path)!r}) as part:
+    part.write_text("other's")
+"""
+    with files.write_whole(path) as part:
+        part.write_text("this one's")
+        assert subprocess.run([sys.executable, "-c", code], cwd=SUITE).returncode == 0
+        assert path.read_text() == "other's"
+    assert path.read_text() == "this one's"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_of_a_file_goes_with_the_next_writing(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name in (f"part-{gone.pid}-a.txt", f"part-{os.getppid()}-a.txt", "part-a.txt"):
+        (tmp_path / name).touch()
+    with files.write_whole(tmp_path / "a.txt") as part:
+        part.write_text("new")
+    kept = {"a.txt", f"part-{os.getppid()}-a.txt", "part-a.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_json_and_checksums_are_of_the_whole_file(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"a": [1, "\u00e9"]})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": [1, "\u00e9"]}
+    path.write_bytes(b"abc")  # the example in FIPS 180-2
+    assert files.sha256(path).startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+# The lock
+
+
+@pytest.fixture
+def lock(tmp_path):
+    return tmp_path / ".lock"
+
+
+@NEEDS_LOCKS
+def test_a_second_run_is_refused_and_told_who_is_the_first(lock):
+    lock.write_text("12345678 on a machine with a long name")  # of a dead run
+    with files.locked(lock):
+        second = files.locked(lock)
+        with pytest.raises(files.LockedError) as refused, second:
+            pytest.fail("two at once")
+    assert str(refused.value) == f"Process {os.getpid()} on {platform.node()}"
+    with files.locked(lock):
+        pass
+
+
+@NEEDS_LOCKS
+def test_a_second_run_waits_where_that_is_wanted(lock, capsys):
+    order, inside = [], threading.Event()
+
+    def second():
+        with files.locked(lock, waiting="Waiting."):
+            order.append("second")
+
+    with files.locked(lock, waiting="Not printed."):
+        thread = threading.Thread(target=second)
+        thread.start()
+        while capsys.readouterr().out != "Waiting.\n":
+            assert not inside.wait(0.01)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+@NEEDS_LOCKS
+def test_readers_keep_out_who_writes_and_leave_no_file(lock):
+    with files.locked(lock, shared=True):
+        assert not lock.exists()
+    lock.touch()
+    with files.locked(lock, shared=True), files.locked(lock, shared=True):
+        assert not lock.read_text()
+        with pytest.raises(files.LockedError, match="Another process"):
+            files.locked(lock).__enter__()
+    with files.locked(lock), pytest.raises(files.LockedError, match="Process"):
+        files.locked(lock, shared=True).__enter__()
+
+
+def test_a_system_or_folder_without_locks_does_without(lock, monkeypatch, capsys):
+    ran = []
+    with files.locked(lock / "no folder"):
+        ran.append("no folder")
+    monkeypatch.setattr(files, "fcntl", None)
+    with files.locked(lock):
+        ran.append("Windows")
+    assert ran == ["no folder", "Windows"]
+    assert capsys.readouterr().out == ""
+
+
+@NEEDS_LOCKS
+def test_a_drive_without_locks_says_so(lock, monkeypatch, capsys):
+    def unknown(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(files.fcntl, "flock", unknown)
+    with files.locked(lock):
+        pass
+    told = f"Cannot lock {lock}: No locks available. Do not start two at once.\n"
+    assert capsys.readouterr().out == told
+
+
+@NEEDS_LOCKS
+def test_what_the_block_raises_is_not_swallowed_and_frees_the_lock(lock):
+    with pytest.raises(OSError, match="of the block"), files.locked(lock):
+        raise OSError("of the block")
+    with files.locked(lock):
+        pass
