@@ -131,7 +131,7 @@ def main(argv=None):
         print(f"Backend   {hardware.describe_backend()}", flush=True)
         run = open_run(run_folder(), constants, FREE, FROM, device)
         pictures = prepare(DATA, IMAGE_SIZE, IMAGES)
-        check_enough(pictures.count, faces_per_iteration(), DATA)
+        check_enough(pictures.count, batch_size() * D_STEPS, DATA)
         begun_with = {
             "backend": models.keras.backend.backend(),
             "precision": hardware.precision_for(PRECISION),
@@ -147,28 +147,24 @@ def main(argv=None):
         with run.explain(progress, batch_size()):
             gan = build(begun_with["precision"])
             print(summary(gan, pictures, begun_with, run), flush=True)
-            with run.begin(begun_with, computes_on, gan, KEEP_CHECKPOINTS):
+            with run.begin(begun_with, computes_on, pictures, gan):
                 resume(run, gan, device, progress)
-                train(run, gan, device, pictures, progress, begun_with)
+                train(run, gan, device, progress, open_faces(pictures), begun_with)
 
 
-def train(run, gan, device, pictures, progress, begun_with):  # noqa: PLR0913
+def train(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
     """Run the epochs that `progress` leaves to do; Ctrl-C saves and exits with 130."""
     if progress.epoch > EPOCHS:
         print(run.is_finished(progress))
         return
     if progress.iterations:
         print(run.continuing(progress))
-    faces = open_faces(pictures)
     batches = Batches(faces, chance(), schedules(), steps_per_call(), device)
     calls = compiled.Calls(gan, five_steps, device, steps_per_call())
     scorer = scoring.Scorer(begun_with["score"], faces, SCORE_SAMPLES, SEED, device)
-    facts = generator_facts(pictures, begun_with)
     with Stopping(device.largest) as stopping:
         while progress.epoch <= EPOCHS:
-            bar = EpochBar(
-                progress, EPOCHS, len(batches), faces_per_iteration(), device
-            )
+            bar = EpochBar(progress, EPOCHS, batches, device)
             with bar, batches.left_of_epoch(progress) as left:
                 for batch in bar.wait_for(left):
                     bar.add(calls.start(batch))
@@ -176,17 +172,17 @@ def train(run, gan, device, pictures, progress, begun_with):  # noqa: PLR0913
                     if asked or run.is_due(CHECKPOINT_MINUTES):
                         bar.add(calls.finish())
                         if progress.iteration < len(batches):
-                            run.save_checkpoint(gan, progress, KEEP_CHECKPOINTS)
+                            run.save_checkpoint(gan, progress)
                             stopping.exit_if(asked, run.saved_at(progress))
                 bar.add(calls.finish())
-            finish_epoch(run, gan, device, progress, scorer, facts)
+            finish_epoch(run, gan, device, progress, scorer)
             if progress.epoch <= EPOCHS:
                 stopping.exit_if(stopping.is_asked(), run.saved_at(progress))
     misleads = scoring.misleads(scorer.kind, IMAGE_SIZE)
     print(run.finished(" --which last" if misleads else ""))
 
 
-def finish_epoch(run, gan, device, progress, scorer, facts):  # noqa: PLR0913
+def finish_epoch(run, gan, device, progress, scorer):
     """Draw, score, and save all that an epoch leaves; heed its alarms."""
     finite_arrays(gan)
     sheet = models.draw(gan.average, sheet_noise())
@@ -194,13 +190,10 @@ def finish_epoch(run, gan, device, progress, scorer, facts):  # noqa: PLR0913
     if scorer.count and progress.epoch % SCORE_EVERY == 0:
         shape = (scorer.count, models.LATENT)
         fake = models.draw(gan.average, noise(SEED, "score_noise", shape))
-    row = progress.end_epoch(
-        faces_per_iteration(), diversity=scorer.diversity(sheet), **scorer.score(fake)
-    )
-    facts = {**facts, "score": row.get(scorer.kind)}
-    facts["pictures_shown"] = progress.iterations * faces_per_iteration()
+    scores = {"diversity": scorer.diversity(sheet), **scorer.score(fake)}
+    row = progress.end_epoch(batch_size() * D_STEPS, scores)
     undecided = LOSSES[LOSS].undecided
-    run.save_epoch(gan, progress, sheet, facts, KEEP_CHECKPOINTS, undecided)
+    run.save_epoch(gan, progress, sheet, scorer.protocol, undecided)
     # All processes come here, and none leaves before the first has saved everything
     if device.largest(int(bool(row["alarm"]))):
         alarm = alarms.message(row)
@@ -229,10 +222,6 @@ def batch_size():
     (benchmarks/QUALITY.md); at 128 x 128 64 has not been challenged.
     """
     return BATCH_SIZE or (64 if IMAGE_SIZE > 64 else 32)
-
-
-def faces_per_iteration():
-    return batch_size() * D_STEPS
 
 
 def steps_per_call():
@@ -284,13 +273,8 @@ def chance():
 
 def schedules():
     """Return what changes in the course of the run."""
-    return Schedules(
-        g_rate=G_LEARNING_RATE,
-        d_rate=D_LEARNING_RATE,
-        average_decay=AVERAGE_DECAY,
-        hold=LEARNING_RATE_HOLD,
-        half_life=LEARNING_RATE_HALF_LIFE,
-    )
+    rates = (G_LEARNING_RATE, D_LEARNING_RATE)
+    return Schedules(*rates, LEARNING_RATE_HOLD, LEARNING_RATE_HALF_LIFE, AVERAGE_DECAY)
 
 
 def sheet_noise():
@@ -302,37 +286,15 @@ def summary(gan, pictures, begun_with, run):
     """Say what will run."""
     g, d = gan.generator.count_params(), gan.discriminator.count_params()
     count, size = pictures.count, f"{IMAGE_SIZE} x {IMAGE_SIZE}"
-    iterations = count // faces_per_iteration()
-    scored = scoring.protocol(begun_with["score"], SCORE_SAMPLES, count)
+    iterations = count // batch_size() * D_STEPS
+    scored = scoring.protocol_of(begun_with["score"], SCORE_SAMPLES, count)
     return f"""\
 Pictures  {count:,} of {pictures.name}, {size}, in {pictures.path}
 Networks  {NETWORK}: generator {g:,} parameters, discriminator {d:,}, \
 {begun_with["precision"]}
 Training  {epochs_in_words(EPOCHS)} of {iterations:,} iterations of {batch_size()}
-Scoring   {scored}
+Scoring   {scored or "none: the last generator is kept"}
 Run       {run.folder}"""
-
-
-def generator_facts(pictures, begun_with):
-    """Return what is told of the run's generators, whatever the epoch."""
-    made, score = pictures.facts, begun_with["score"]
-    protocol = scoring.protocol(score, SCORE_SAMPLES, pictures.count)
-    return {
-        "network": NETWORK,
-        "image_size": IMAGE_SIZE,
-        "width": WIDTH,
-        "latent": models.LATENT,
-        "backend": models.keras.backend.backend(),
-        "averaged": True,
-        "data": {
-            "name": pictures.name,
-            "count": pictures.count,
-            **{fact: made[fact] for fact in ("source", "crop", "filter")},
-            "checksum": begun_with["checksum"],
-        },
-        "scored_by": None if score == "none" else protocol,
-        "seed": SEED,
-    }
 
 
 if __name__ == "__main__":

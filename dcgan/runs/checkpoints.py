@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,9 @@ def read(path):
         if written["checksum"] != hashlib.sha256(words.encode()).hexdigest():
             raise ValueError("its checksum is wrong")
         path = path / "weights.npz"
+    with zipfile.ZipFile(path) as file:  # an array's head is read before its end is
+        if file.testzip():
+            raise ValueError("its checksum is wrong")
     with np.load(path, allow_pickle=False) as arrays:
         read = {name: arrays[name] for name in arrays.files if name != PROGRESS}
     return read, progress

@@ -65,10 +65,10 @@ class Run:
             self.origin.check(self.constants, begun_with)
 
     @contextlib.contextmanager
-    def begin(self, begun_with, device, gan, keep):
+    def begin(self, begun_with, device, pictures, gan):
         """Hold the run folder, for the block, and write what is to be there at first.
 
-        begun_with: facts that may not change; device: in words; keep: checkpoints.
+        begun_with: facts that may not change; device: in words; pictures: Prepared.
         """
         with folder.training(self.folder):
             # Once more: another run may have been here meanwhile
@@ -82,9 +82,10 @@ class Run:
                 else:
                     write_json(self.folder / folder.CONSTANTS, written)
             self.changes = folder.read_constants(self.folder)["changes"]
-            checkpoints.check_room(self.folder, gan, keep)
+            checkpoints.check_room(self.folder, gan, self.constants["KEEP_CHECKPOINTS"])
             folder.sweep(self.folder)
             self.origin = None  # it holds the arrays of a checkpoint
+            self.begun_with, self.pictures = begun_with, pictures
             yield
 
     def load(self, gan):
@@ -96,34 +97,54 @@ class Run:
         """Tell whether the last checkpoint is so many minutes old."""
         return time.monotonic() - self.saved > minutes * 60
 
-    def save_checkpoint(self, gan, progress, keep):
+    def save_checkpoint(self, gan, progress):
         """Save all that is needed to go on from here."""
         folder.check_there(self.folder)
+        keep = self.constants["KEEP_CHECKPOINTS"]
         checkpoints.save(self.folder, gan, progress.as_dict(), keep)
         self.saved = time.monotonic()
 
-    def save_epoch(self, gan, progress, sheet, facts, keep, undecided):  # noqa: PLR0913
+    def save_epoch(self, gan, progress, sheet, scored_by, undecided):
         """Write the sheet, log, curves, generators and, last, checkpoint of an epoch.
 
         Killed before the checkpoint is there, a run does the epoch's end once more.
-        sheet: faces (n, S, S, 3) uint8; facts: of the generator; undecided: the loss of
-        a D that cannot tell.
+        sheet: faces (n, S, S, 3) uint8; scored_by: how, in words, or None; undecided:
+        the loss of a D that cannot tell.
         """
         folder.check_there(self.folder)
         row = progress.rows[-1]
         curves.save_sheet(self.folder, row["epoch"], sheet)
         curves.save_log(self.folder, progress.rows, self.changes, undecided)
-        facts = {
-            **facts,
+        facts = self._facts_of_generator(gan.average, row, scored_by)
+        progress.best = generators.keep(self.folder, gan.average, facts, progress.best)
+        self.save_checkpoint(gan, progress)
+
+    def _facts_of_generator(self, generator, row, scored_by):
+        """Return what is told of the generator of the epoch with a row of the log."""
+        constants, begun_with, made = (
+            self.constants,
+            self.begun_with,
+            self.pictures.facts,
+        )
+        names = ("NETWORK", "IMAGE_SIZE", "WIDTH", "SEED")
+        faces = row["iterations"] * begun_with["batch_size"] * constants["D_STEPS"]
+        return {
+            **{name.lower(): constants[name] for name in names},
+            "latent": generator.input_shape[1],
+            "backend": begun_with["backend"],
+            "averaged": True,
+            "data": {"name": self.pictures.name, "count": begun_with["count"]}
+            | {fact: made[fact] for fact in ("source", "crop", "filter")}
+            | {"checksum": begun_with["checksum"]},
             "epochs": row["epoch"],
             "iterations": row["iterations"],
-            "constants": self.constants,
+            "pictures_shown": faces,
+            "score": next((row[name] for name in curves.SCORES if name in row), None),
+            "scored_by": scored_by,
+            "constants": constants,
             "changes": list(self.changes),
             **folder.versions(),
         }
-        average, best = gan.average, progress.best
-        progress.best = generators.keep(self.folder, average, facts, best)
-        self.save_checkpoint(gan, progress, keep)
 
     @contextlib.contextmanager
     def explain(self, progress, batch_size):

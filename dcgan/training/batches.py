@@ -20,9 +20,10 @@ class Batches:
     def __init__(self, faces, chance, schedules, steps, device):
         self.faces, self.chance, self.schedules = faces, chance, schedules
         self.steps, self.device = steps, device
+        self.faces_each = chance.batch_size * chance.d_steps  # of an iteration
 
     def __len__(self):
-        return len(self.faces) // (self.chance.batch_size * self.chance.d_steps)
+        return len(self.faces) // self.faces_each
 
     @contextlib.contextmanager
     def left_of_epoch(self, progress):

@@ -50,15 +50,16 @@ class Progress:
             self.iteration += 1
             self.iterations += 1
 
-    def end_epoch(self, faces, **more):
-        """Add the epoch's row, with `more` and its alarms, to the log; begin the next.
+    def end_epoch(self, faces, scores):
+        """Add the epoch's row, with scores and its alarms, to the log; begin the next.
 
-        faces: real ones that an iteration took. Returns the row.
+        faces: real ones that an iteration took; scores: {column: number}, "diversity"
+        at least. Returns the row.
         """
         row = {"epoch": self.epoch, "iterations": self.iterations}
         row |= {name: total / self.iteration for name, total in self.sums.items()}
         row |= {
-            **more,
+            **scores,
             "pictures_per_second": self.iteration * faces / self.seconds,
             "seconds": self.seconds,
             "waiting_share": self.waited / self.seconds,
@@ -73,19 +74,20 @@ class Progress:
 class EpochBar(Bar):
     """The bar of what is left of an epoch, in pictures; it tells the run's end too.
 
-    iterations: of an epoch; faces: real ones that each of them takes. It is silent in
-    all but the first process of several.
+    batches: the Batches of the run. Only the first process of several
+    shows it.
     """
 
-    def __init__(self, progress, epochs, iterations, faces, device):
+    def __init__(self, progress, epochs, batches, device):
+        self.faces = batches.faces_each
         super().__init__(
-            total=iterations * faces,
-            initial=progress.iteration * faces,
+            total=len(batches) * self.faces,
+            initial=progress.iteration * self.faces,
             desc=f"Epoch {progress.epoch}/{epochs}",
             unit=" pictures",
             disable=not device.is_first,
         )
-        self.progress, self.faces = progress, faces
+        self.progress = progress
         self.epochs_left = epochs - progress.epoch
         self.began = time.monotonic()
 

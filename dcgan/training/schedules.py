@@ -16,9 +16,9 @@ class Schedules:
 
     g_rate: float
     d_rate: float
+    hold: float
+    half_life: float
     average_decay: float
-    hold: float = 0.0
-    half_life: float = 0.0
 
     def iteration(self, epoch, iteration, per_epoch):
         """Return what an iteration needs of it, {name: () float32}.

@@ -30,6 +30,7 @@ class Scorer:
     def __init__(self, kind, faces, samples, seed, device):
         self.kind = kind
         self.count = 0 if kind == "none" else count_of(samples, len(faces))
+        self.protocol = protocol_of(kind, samples, len(faces))
         self._diversity = real_diversity(faces, seed)
         self.real, self.network = None, None
         if not self.count or not device.is_first:
@@ -87,10 +88,10 @@ def count_of(samples, pictures):
     return min(samples, pictures, max(FEWEST, pictures // 10))
 
 
-def protocol(kind, samples, pictures):
-    """Say how the generators of a run are scored."""
+def protocol_of(kind, samples, pictures):
+    """Say how the generators of a run are scored; None if they are not."""
     if kind == "none":
-        return "none: the last generator is kept"
+        return None
     count = count_of(samples, pictures)
     how = {"mmd": "MMD, by pixels", "kid": f"KID, {inception.NAME}"}[kind]
     return f"{how}, {count:,} samples against {count:,} real faces"
