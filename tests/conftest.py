@@ -27,7 +27,8 @@ def here(tmp_path, monkeypatch):
 def trained(tmp_path_factory):
     """Train the tiny run, once for all tests; return the folder that it lies in.
 
-    It holds runs/tiny, data and printed.txt, what train.py printed. To be copied from.
+    It holds runs/tiny, data (twice as many pictures as the run takes) and printed.txt,
+    what train.py printed. To be copied from.
     """
     import preprocess
     import train
@@ -41,6 +42,7 @@ def trained(tmp_path_factory):
         patch.chdir(folder)
         patch.setattr(preprocess, "FOLDER", "data")
         set_constants(patch)
+        preprocess.prepare("cartoons", 28, 80)
         with contextlib.redirect_stdout(out):
             train.main([])
     return folder
@@ -62,6 +64,25 @@ def tiny(fresh, trained):
     """Work as `fresh` does, with a copy of the tiny run, finished, in runs/tiny."""
     shutil.copytree(trained / "runs", fresh / "runs")
     return fresh
+
+
+@pytest.fixture(scope="session")
+def reuse():
+    from tests.tiny import Reuse
+
+    return Reuse()
+
+
+@pytest.fixture
+def quick(fresh, reuse, monkeypatch):
+    """Let a training in the test's process take a second: see Reuse; no losses.png."""
+    import train
+    from dcgan.runs import curves
+    from dcgan.training import compiled
+
+    monkeypatch.setattr(train, "build", reuse.build)
+    monkeypatch.setattr(compiled, "fused", reuse.fuse)
+    monkeypatch.setattr(curves, "save_losses", lambda *_: None)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 import train
 from dcgan.common.options import current
 from dcgan.runs import checkpoints, generators
+from dcgan.training import compiled
 
 TINY = {
     "DATA": "cartoons",
@@ -63,3 +64,37 @@ def assert_same_bits(arrays, other):
     pairs = {name: (arrays[name], other[name]) for name in arrays}
     different = [name for name, (a, b) in pairs.items() if a.tobytes() != b.tobytes()]
     assert different == []
+
+
+class Reuse:
+    """Builds and traces each kind of network once: that is what takes seconds.
+
+    Whoever builds one again gets the same one, with its first values; a training that
+    goes on gets no other state from the one before than its folder has.
+    """
+
+    NAMES = (
+        *("NETWORK", "IMAGE_SIZE", "WIDTH", "SEED", "LOSS", "AUGMENT", "D_NORM", "R1"),
+        *("D_STEPS", "G_STEPS", "BETA_1"),
+    )
+
+    def __init__(self):
+        self.train_build, self.fused = train.build, compiled.fused
+        self.gans, self.calls = {}, {}
+
+    def build(self, precision):
+        key = (precision, *(getattr(train, name) for name in self.NAMES))
+        if key not in self.gans:
+            gan = self.train_build(precision)
+            first = [variable.numpy() for variable in compiled.variables_of(gan)]
+            self.gans[key] = gan, first
+        gan, first = self.gans[key]
+        for variable, value in zip(compiled.variables_of(gan), first, strict=True):
+            variable.assign(value)
+        return gan
+
+    def fuse(self, gan, step, replicated=None):
+        key = id(gan)
+        if key not in self.calls:
+            self.calls[key] = self.fused(gan, step, replicated)
+        return self.calls[key]
