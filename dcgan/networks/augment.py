@@ -19,7 +19,7 @@ CUTOUT = 1 / 2  # of the width: the side of the square that is cut out
 
 
 def kinds_of(text):
-    """Return the KINDS that "colour,cutout" names, a tuple in the order they are done in.
+    """Return the KINDS that "colour,cutout" names, as a tuple in the order they run in.
 
     Raises UserError for another word.
     """
