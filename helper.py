@@ -1,4 +1,4 @@
-"""Get CelebA: download it, find the pictures, open and crop them.
+"""Get CelebA, and crop its faces.
 
 `python helper.py` puts the archive (1.4 GB) where `python train.py` looks for it.
 """
@@ -31,6 +31,13 @@ AUTHORS_URL = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 
 KAGGLE_URL = "https://www.kaggle.com/datasets/jessicali9530/celeba-dataset"
 
+# The face in a picture of its size, pixels: left, top, right, bottom
+CELEBA_SIZE = (178, 218)
+
+CELEBA_BOX = (35, 55, 143, 163)
+
+CROP = "centre 108 x 108 of 178 x 218, else the largest centre square"
+
 TERMS = "CelebA is for non-commercial research only; do not pass its pictures on."
 
 
@@ -53,6 +60,15 @@ def download_celeba():
         Source("Google Drive", DRIVE_URL),
     ]
     return fetch(Path(ARCHIVE), sources, ARCHIVE_BYTES, ARCHIVE_MD5, by_hand)
+
+
+def crop_face(image):
+    """Crop a PIL image to the square that holds the face, in CelebA's or any size."""
+    if image.size == CELEBA_SIZE:
+        return image.crop(CELEBA_BOX)
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
 def main():

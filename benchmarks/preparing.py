@@ -24,13 +24,13 @@ import numpy as np
 from PIL import Image
 
 import cartoons
+import helper
 import preprocess
 from benchmarks import report
 from benchmarks.machine import cores, describe_machine, memory_of, versions
 from benchmarks.workers import SUITE
 from dcgan.common.console import UserError, run
 from dcgan.common.options import options
-from dcgan.pictures import faces
 
 # What to measure
 DATA = ""  # a .zip of pictures to read in place of those drawn
@@ -132,7 +132,7 @@ def pillow_alone(pictures, count):
     begin = time.perf_counter()
     for number in range(count):
         image = Image.open(io.BytesIO(pictures[number % len(pictures)]))
-        image = faces.crop_face(image.convert("RGB"))
+        image = helper.crop_face(image.convert("RGB"))
         image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
     return time.perf_counter() - begin
 
@@ -144,7 +144,7 @@ def plain_loop(path):
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             with archive.open(name) as file:
-                image = faces.crop_face(Image.open(file).convert("RGB"))
+                image = helper.crop_face(Image.open(file).convert("RGB"))
             image = image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
             faces.append(np.array(image))
     np.stack(faces)
@@ -201,7 +201,7 @@ def read_pictures():
 
 def draw_picture(number):
     """Draw a cartoon as a JPEG of CelebA's size, 178 x 218; return its bytes."""
-    width, height = faces.CELEBA_SIZE
+    width, height = helper.CELEBA_SIZE
     face = Image.fromarray(cartoons.cartoon_faces((0, number, 1, height // 2))[0])
     face = face.resize((height, height), Image.Resampling.BICUBIC)
     left = (height - width) // 2

@@ -1,6 +1,7 @@
 """preprocess.py: pictures to one array on the disk."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -21,18 +23,42 @@ import cartoons
 import helper
 import preprocess
 from dcgan.common.console import UserError
-from dcgan.pictures import sources
+from dcgan.common.files import locked
+from dcgan.pictures import array, sources, workers
 from preprocess import check_enough, name_of, open_faces, prepare
+from tests.faults import deadly
+from tests.pictures.samples import read_faces
 
 SUITE = Path(__file__).parent.parent
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 FEW = 5
+PICTURES = 500  # of a folder that takes a while
+WORKERS = workers.Workers
+
+
+@pytest.fixture(scope="module")
+def worker():
+    """A worker that is started once for many tests."""
+    with workers.Workers(1) as one:
+        yield one
 
 
 @pytest.fixture(autouse=True)
-def one_worker(monkeypatch):
-    """One process is enough for few pictures, and it starts sooner than several."""
-    monkeypatch.setattr(preprocess, "WORKERS", 1)
+def one_worker(here, monkeypatch, worker):
+    """Have one process that is there already read the pictures, in the test's folder.
+
+    It forgets the archive that it has open: the next test may call another the same.
+    """
+    for work in (functools.partial(os.chdir, here), sources._open.cache_clear):
+        list(worker.in_order([workers.Job(work, "", "")]))
+    lent = contextlib.nullcontext(worker)
+    monkeypatch.setattr(preprocess.workers, "Workers", lambda count: lent)
+
+
+@pytest.fixture
+def own_workers(one_worker, monkeypatch):
+    """Have processes of a test's own."""
+    monkeypatch.setattr(preprocess.workers, "Workers", WORKERS)
 
 
 @pytest.fixture
@@ -56,7 +82,9 @@ def numbers(prepared):
 
 
 def state(folder):
-    return {path.name: path.stat().st_mtime_ns for path in Path(folder).iterdir()}
+    """Return {name: time of the last change}, without the lock."""
+    paths = [path for path in Path(folder).iterdir() if path.name != ".lock"]
+    return {path.name: path.stat().st_mtime_ns for path in paths}
 
 
 # Pictures to an array
@@ -85,7 +113,7 @@ def test_the_array_is_an_ordinary_npy_file_and_its_json_tells_what_is_in_it(face
     assert array.dtype == np.uint8
     assert array.flags.c_contiguous
     about = json.loads(Path("data/faces-28.json").read_text())
-    assert about == prepared.about
+    assert about == prepared.facts
     assert about["checksum"] == hashlib.sha256(array.tobytes()).hexdigest()
     assert about["bytes"] == prepared.path.stat().st_size
     assert about["count"] == FEW
@@ -104,11 +132,11 @@ def test_faces_cannot_be_overwritten_through_the_opened_array(faces):
         opened[0] = 1
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("count", [1, 3])
 def test_pictures_stay_in_order_however_many_processes_read_them(
-    here, monkeypatch, workers
+    here, monkeypatch, own_workers, count
 ):
-    monkeypatch.setattr(preprocess, "WORKERS", workers)
+    monkeypatch.setattr(preprocess, "WORKERS", count)
     monkeypatch.setattr(preprocess, "JOB", 3)
     draw(here / "faces", 50)
     assert numbers(prepare("faces", 28, 0)) == list(range(50))
@@ -120,7 +148,7 @@ def test_a_zip_gives_the_array_of_its_unpacked_folder(faces):
             archive.write(path)
     packed, loose = prepare("packed.zip", 28, 0), prepare("faces", 28, 0)
     assert packed.path == Path("data/packed-28.npy")
-    assert packed.about["checksum"] == loose.about["checksum"]
+    assert packed.facts["checksum"] == loose.facts["checksum"]
 
 
 def test_unreadable_pictures_are_skipped_counted_and_the_first_three_named(
@@ -130,7 +158,7 @@ def test_unreadable_pictures_are_skipped_counted_and_the_first_three_named(
         (faces / f"{name}.jpg").write_text("no picture")
     prepared = prepare("faces", 28, 0)
     assert numbers(prepared) == list(range(FEW))
-    assert prepared.about["skipped"] == 4
+    assert prepared.facts["skipped"] == 4
     said = capsys.readouterr().out
     assert "Skipped 4 unreadable pictures. 000a.jpg: it is no JPEG, PNG, WEBP" in said
     assert "001b.jpg" in said
@@ -145,12 +173,12 @@ def test_gaps_of_unreadable_pictures_are_closed(here, monkeypatch):
     left = [1, 2, 3, 4, 12, *range(14, 29)]
     some = prepare("faces", 28, 7)
     assert numbers(some) == left[:7]
-    assert some.path.stat().st_size == some.about["bytes"]
+    assert some.path.stat().st_size == some.facts["bytes"]
     everything = prepare("faces", 28, 0)
     assert numbers(everything) == left
-    assert everything.path.stat().st_size == everything.about["bytes"]
+    assert everything.path.stat().st_size == everything.facts["bytes"]
     pixels = np.load(everything.path).tobytes()
-    assert everything.about["checksum"] == hashlib.sha256(pixels).hexdigest()
+    assert everything.facts["checksum"] == hashlib.sha256(pixels).hexdigest()
 
 
 def test_a_source_with_no_readable_picture_is_an_error_and_leaves_nothing(here):
@@ -238,7 +266,7 @@ def test_a_file_where_the_arrays_should_lie_is_an_error(faces):
 def test_an_array_larger_than_the_free_disk_is_refused_at_once(faces, monkeypatch):
     face = 28 * 28 * 3
     free = SimpleNamespace(free=3 * face + 1)
-    monkeypatch.setattr(preprocess.shutil, "disk_usage", lambda _: free)
+    monkeypatch.setattr(array.shutil, "disk_usage", lambda _: free)
     with pytest.raises(UserError, match=r"faces-28.npy needs .* or --images 3\."):
         prepare("faces", 28, 0)
     assert prepare("faces", 28, 3).count == 3
@@ -367,7 +395,7 @@ def test_a_damaged_array_whose_source_is_gone_is_one_line(faces):
 
 def test_checking_a_large_array_is_shown(faces, monkeypatch, capsys):
     prepare("faces", 28, 0)
-    monkeypatch.setattr(preprocess, "LONG_CHECK", 100)
+    monkeypatch.setattr(array, "LONG_CHECK", 100)
     capsys.readouterr()
     prepare("faces", 28, 0)
     assert "Checking faces-28.npy" in capsys.readouterr().err
@@ -412,15 +440,6 @@ def test_other_pictures_of_the_same_names_sizes_and_times_are_not_mistaken(here,
     assert numbers(prepare(f"b/{name}", 28, 0))[0] == 100
 
 
-def test_a_source_that_is_moved_or_copied_is_the_same(here):
-    draw(here / "faces", 40)
-    before = preprocess._fingerprint("faces")
-    shutil.copytree("faces", "copy")
-    assert preprocess._fingerprint("copy") == before
-    Path("faces").rename("moved")
-    assert preprocess._fingerprint("moved") == before
-
-
 def test_pictures_that_were_skipped_are_told_of_at_later_starts(faces, capsys):
     (faces / "000a.jpg").write_text("no picture")
     prepare("faces", 28, 0)
@@ -442,7 +461,7 @@ def test_an_array_whose_json_cannot_be_read_is_one_line(faces):
 
 
 @pytest.mark.parametrize(
-    ("name", "mode"), [("data", 0o333), ("data/faces-28.npy", 0), ("faces/000.bmp", 0)]
+    ("name", "mode"), [("data/faces-28.npy", 0), ("faces/000.bmp", 0)]
 )
 def test_what_may_not_be_read_is_one_line(faces, name, mode):
     if name != "faces/000.bmp":
@@ -489,7 +508,7 @@ def test_an_array_outlives_its_source(faces, capsys):
     # Another source that is missing must not get this one's faces
     with pytest.raises(UserError, match="folder/faces does not exist"):
         prepare("folder/faces", 28, 0)
-    assert prepare("elsewhere", 28, 0).about["checksum"] == first.about["checksum"]
+    assert prepare("elsewhere", 28, 0).facts["checksum"] == first.facts["checksum"]
 
 
 def test_a_failed_second_making_leaves_the_first_array_whole(faces):
@@ -516,7 +535,7 @@ def test_an_end_between_array_and_json_does_not_pass_for_a_whole_array(
     prepare("faces", 28, 0)
     # As many pictures as before, so that the old .json would fit the new array's bytes
     other_picture_of_the_same_size(monkeypatch)
-    write = preprocess.write_json
+    write = array.write_json
 
     def end(path, content):
         if path.name == unwritten:
@@ -524,7 +543,7 @@ def test_an_end_between_array_and_json_does_not_pass_for_a_whole_array(
         write(path, content)
 
     with monkeypatch.context() as during:
-        during.setattr(preprocess, "write_json", end)
+        during.setattr(array, "write_json", end)
         with pytest.raises(KeyboardInterrupt):
             prepare("faces", 28, 0)
     capsys.readouterr()
@@ -546,7 +565,7 @@ def many(here):
     for number in range(20):
         pixels = random.integers(0, 256, (300, 300, 3), np.uint8)
         Image.fromarray(pixels).save(here / f"many/{number:04}.jpg")
-    for number in range(20, 700):
+    for number in range(20, PICTURES):
         os.link(here / f"many/{number % 20:04}.jpg", here / f"many/{number:04}.jpg")
     return "many"
 
@@ -557,11 +576,11 @@ def wait_until(is_so, seconds=60):
         assert time.monotonic() < end, "it took too long"
 
 
-def partly_written():
+def written():
+    """Return how many bytes of the array that is being made there are."""
     with contextlib.suppress(FileNotFoundError):
-        parts = Path("data").glob("part-*many-28.npy")
-        return any(part.stat().st_size > 100_000 for part in parts)
-    return False
+        return sum(it.stat().st_size for it in Path("data").glob("part-*many-28.npy"))
+    return 0
 
 
 def children(process):
@@ -576,34 +595,42 @@ def finish(process):
 OPTIONS = ("--data", "many", "--image-size", 28, "--workers", 2)
 
 
+def test_a_run_waits_for_another_one_in_its_folder(faces, capsys):
+    Path("data").mkdir()
+    printed = []
+
+    def is_waiting():
+        printed.append(capsys.readouterr().out)
+        return "Another run prepares pictures in data: waiting." in "".join(printed)
+
+    with locked("data/.lock"):
+        run = threading.Thread(target=prepare, args=("faces", 28, 0))
+        run.start()
+        wait_until(is_waiting)
+        assert not state("data")
+    run.join(60)
+    assert sorted(state("data")) == ["faces-28.json", "faces-28.npy"]
+
+
 @LINUX
-def test_a_kill_leaves_no_worker_and_no_array_and_the_next_start_makes_it(
+def test_a_kill_leaves_no_worker_and_no_array_and_two_starts_then_make_one(
     many, script_process
 ):
     process = script_process("preprocess.py", *OPTIONS)
-    wait_until(partly_written)
-    workers = children(process)
+    wait_until(lambda: written() > 100_000)
+    readers = children(process)
     process.kill()
     finish(process)
     assert not list(Path("data").glob("many*"))
-    wait_until(lambda: not any(Path("/proc", pid, "exe").exists() for pid in workers))
-    code, out, err = finish(script_process("preprocess.py", *OPTIONS))
-    assert code == 0, err
-    assert "Made data/many-28.npy: 700 pictures" in out
+    wait_until(lambda: not any(Path("/proc", pid, "exe").exists() for pid in readers))
+    both = [script_process("preprocess.py", *OPTIONS) for _ in range(2)]
+    (code, out, err), (other_code, other_out, other_err) = map(finish, both)
+    assert (code, other_code) == (0, 0), err + other_err
+    assert (out + other_out).count(f"Made data/many-28.npy: {PICTURES} pictures") == 1
+    assert (out + other_out).count(f"Using data/many-28.npy: {PICTURES} pictures") == 1
     assert not list(Path("data").glob("part-*"))
     made = np.load("data/many-28.npy").tobytes()
-    assert made == workers.read_faces((sources.list_pictures("many"), 28))[0]
-
-
-@LINUX
-def test_two_starts_at_a_time_make_one_array(many, script_process):
-    first = script_process("preprocess.py", *OPTIONS, "--images", 300)
-    second = script_process("preprocess.py", *OPTIONS, "--images", 300)
-    ends = [finish(first), finish(second)]
-    assert [code for code, _, _ in ends] == [0, 0]
-    said = "".join(out for _, out, _ in ends)
-    assert said.count("Made data/many-28.npy: 300 pictures") == 1
-    assert said.count("Using data/many-28.npy: 300 pictures") == 1
+    assert made == read_faces(sources.list_pictures("many"), 28)[0]
 
 
 @pytest.fixture
@@ -615,105 +642,43 @@ def ctrl_c_is_heard():
 
 
 @LINUX
-def test_ctrl_c_ends_it_with_one_line_and_leaves_nothing(
+def test_ctrl_c_is_the_parents_business_which_ends_with_one_line_and_leaves_nothing(
     many, script_process, ctrl_c_is_heard
 ):
     process = script_process("preprocess.py", *OPTIONS)
-    wait_until(partly_written)
-    workers = children(process)
+    wait_until(lambda: written() > 100_000)
+    readers, before = children(process), written()
+    for pid in readers:
+        os.kill(int(pid), signal.SIGINT)
+    wait_until(lambda: written() > before)
     # A terminal sends it to all of them
-    for pid in (*workers, process.pid):
+    for pid in (*readers, process.pid):
         os.kill(int(pid), signal.SIGINT)
     code, _, err = finish(process)
     assert code == 130
     assert err.splitlines()[-1] == "Stopped. The same command starts again."
     assert "Traceback" not in err
-    assert not list(Path("data").iterdir())
+    assert not state("data")
 
 
 @LINUX
-def test_ctrl_c_is_the_parents_business(many, script_process, ctrl_c_is_heard):
-    process = script_process("preprocess.py", *OPTIONS, "--images", 300)
-    wait_until(partly_written)
-    for pid in children(process):
-        os.kill(int(pid), signal.SIGINT)
-    code, out, err = finish(process)
-    assert code == 0, err
-    assert "Made data/many-28.npy: 300 pictures" in out
-
-
-@LINUX
-def test_a_killed_worker_costs_no_picture(many, script_process):
-    process = script_process("preprocess.py", *OPTIONS)
-    wait_until(partly_written)
-    os.kill(int(children(process)[-1]), signal.SIGKILL)
-    code, out, err = finish(process)
-    assert code == 0, err
-    assert "Skipped" not in out
-    disturbed = np.load("data/many-28.npy")
-    Path("data/many-28.npy").unlink()
-    assert finish(script_process("preprocess.py", *OPTIONS))[0] == 0
-    assert (np.load("data/many-28.npy") == disturbed).all()
-
-
-@pytest.fixture
-def arm_workers(here, monkeypatch):
-    """Kill workers that open a name, not their parent, which looks at a sample."""
-    (here / "armed").mkdir()
-    (here / "armed/sitecustomize.py").write_text(
-        "import os, sys\n"
-        "if '--multiprocessing-fork' in sys.orig_argv:\n"
-        "    from tests.faults import deadly\n"
-        "    name, once = map(os.environ.get, ('FATAL_NAME', 'FATAL_ONCE'))\n"
-        "    deadly.arm_against(name, once)\n"
+def test_a_killed_worker_names_the_pictures_and_leaves_nothing(
+    here, monkeypatch, own_workers
+):
+    monkeypatch.setattr(preprocess, "WORKERS", 1)
+    monkeypatch.setattr(preprocess, "JOB", 2)
+    draw(here / "my faces", 9)
+    with monkeypatch.context() as during:
+        during.setattr(helper, "crop_face", deadly.crop_or_die)
+        with pytest.raises(UserError) as error:
+            prepare("my faces", 28, 0)
+    assert str(error.value) == (
+        "A process that reads pictures was killed, for lack of memory most likely, at "
+        "004.bmp to 005.bmp. Use fewer: "
+        "python preprocess.py --workers 1 --data 'my faces' --image-size 28"
     )
-
-    def arm(name, once=""):
-        monkeypatch.setenv("PYTHONPATH", f"{here / 'armed'}{os.pathsep}{SUITE}")
-        monkeypatch.setenv("FATAL_NAME", name)
-        monkeypatch.setenv("FATAL_ONCE", str(once))
-
-    return arm
-
-
-@LINUX
-@pytest.mark.parametrize("opened", ["many.zip", "many/0070.jpg"])
-def test_a_worker_that_dies_once_costs_no_picture(
-    many, here, arm_workers, script_process, opened
-):
-    """Dies while it lists the archive, or in the place of a picture."""
-    source = "many"
-    if opened.endswith(".zip"):
-        source = shutil.make_archive("many", "zip", "many")
-    arm_workers(opened, here / "once")
-    (here / "once").touch()
-    options = [source if option == "many" else option for option in OPTIONS]
-    code, out, err = finish(script_process("preprocess.py", *options))
-    assert code == 0, err
-    assert not (here / "once").exists()
-    assert "Made data/many-28.npy: 700 pictures" in out
-
-
-@LINUX
-@pytest.mark.parametrize(("deadly", "expected"), [(2, 0), (11, 1)])
-def test_pictures_that_kill_their_process_are_skipped_up_to_ten(
-    many, arm_workers, script_process, deadly, expected
-):
-    pictures = sorted(Path("many").iterdir())
-    for path in pictures[70 : 70 + deadly]:
-        path.rename(path.with_name(f"{path.stem}-fatal{path.suffix}"))
-    arm_workers("fatal")
-    code, out, err = finish(script_process("preprocess.py", *OPTIONS))
-    assert code == expected, err
-    if code:
-        assert err.splitlines()[-1].endswith(
-            "Use fewer: python preprocess.py --workers 1"
-        )
-        assert not Path("data/many-28.npy").exists()
-    else:
-        assert "Skipped 2 unreadable pictures" in out
-        assert "a process that read it was killed" in out
-        assert len(np.load("data/many-28.npy")) == len(pictures) - deadly
+    assert not state("data")
+    assert prepare("my faces", 28, 0).count == 9
 
 
 def test_workers_do_not_import_the_script_that_was_started(faces):

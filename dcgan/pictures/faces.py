@@ -7,19 +7,12 @@ import math
 
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
-from dcgan.pictures.sources import Unreadable
+from dcgan.pictures.archives import Unreadable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
 # Where Pillow keeps what tells that a picture was taken with the camera turned
 TURNS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
-
-# The face in a picture of CelebA's size: left, top, right, bottom
-CELEBA_SIZE = (178, 218)
-
-CELEBA_BOX = (35, 55, 143, 163)
-
-CROP = "centre 108 x 108 of 178 x 218, else the largest centre square"
 
 FILTER = "bilinear"
 
@@ -27,12 +20,13 @@ FILTER = "bilinear"
 GAP = 2
 
 
-def read_face(data, size):
+def read_face(data, size, crop):
     """Turn a picture file's bytes into a face: an RGB image of size x size.
 
-    Any kind of picture: turned upright as its camera noted, grey, palette, CMYK and
-    16 bits made RGB, transparency laid on white, cropped, resized. Raises Unreadable
-    when it is no picture, and whatever Pillow raises when it is a broken one.
+    crop: takes the RGB image and returns the square that is to be the face. Any kind of
+    picture: turned upright as its camera noted, grey, palette, CMYK and 16 bits made
+    RGB, transparency laid on white, cropped, resized. Raises Unreadable when it is no
+    picture, and whatever Pillow raises when it is a broken one.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -43,7 +37,7 @@ def read_face(data, size):
         # Viewers show a picture with a broken note as it is, and so do we
         with contextlib.suppress(Exception):
             ImageOps.exif_transpose(image, in_place=True)
-    image = crop_face(_to_rgb(image))
+    image = crop(_to_rgb(image))
     return image.resize((size, size), Image.Resampling.BILINEAR)
 
 
@@ -69,15 +63,6 @@ def _to_8_bits(deep):
         alpha = ImageChops.add(above, below).point(lambda step: 255 if step else 0)
         image.putalpha(alpha)
     return image
-
-
-def crop_face(image):
-    """Crop a PIL image to the square that holds the face, in CelebA's or any size."""
-    if image.size == CELEBA_SIZE:
-        return image.crop(CELEBA_BOX)
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
 
 
 def grid(faces, columns, scale=1):

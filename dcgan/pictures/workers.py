@@ -1,44 +1,134 @@
-"""What the processes do that read pictures."""
+"""Processes that fill an array with faces."""
 
 # Worker processes import this file: without numpy they start twice as fast.
+import collections
+import contextlib
+import multiprocessing
 import os
 import signal
+import sys
 import threading
+import types
 import warnings
-from multiprocessing import parent_process
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple
 
 from PIL import Image
 
 from dcgan.pictures.faces import read_face
-from dcgan.pictures.sources import ROW, read_picture
+from dcgan.pictures.sources import read_picture
+
+# Jobs per worker that may be under way
+JOBS_AHEAD = 3
 
 
-def attend():
+class Job(NamedTuple):
+    """Something for a worker to do: work() is called there, and its result comes back.
+
+    first, last: the pictures that it is about, to be named if its process is killed
+    """
+
+    work: Callable
+    first: str
+    last: str
+
+
+class KilledError(Exception):
+    """A process was killed at its work; the text names the pictures: "a to b"."""
+
+
+class Workers:
+    """Processes that do jobs, `count` of them (0: one per core), within the block."""
+
+    def __init__(self, count):
+        # What this process may use, where the system says so
+        cores = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))
+        self.count = count or len(cores(0))
+
+    def __enter__(self):
+        # A new process imports the script that was started, and train.py would bring
+        # Keras along: seconds and much memory for each. A script without a file has
+        # nothing to import; what a job needs, the workers find by themselves.
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            spawn = multiprocessing.get_context("spawn")
+            self.pool = ProcessPoolExecutor(self.count, spawn, _begin)
+            # One that is killed at once is noticed by the next that is submitted
+            with _ignored_interrupt(), contextlib.suppress(BrokenProcessPool):
+                for _ in range(self.count):
+                    self.pool.submit(_be_there)
+        finally:
+            sys.modules["__main__"] = script
+        return self
+
+    def __exit__(self, *_):
+        self.pool.shutdown(cancel_futures=True)
+
+    def in_order(self, jobs):
+        """Yield the jobs' results in order, a bounded number of them under way.
+
+        When it is closed, none is under way any more. Raises KilledError.
+        """
+        begun = collections.deque()
+        try:
+            for job in jobs:
+                begun.append((job, self.pool.submit(job.work)))
+                if len(begun) > JOBS_AHEAD * self.count:
+                    yield begun[0][1].result()
+                    begun.popleft()
+            while begun:
+                yield begun[0][1].result()
+                begun.popleft()
+        except BrokenProcessPool:
+            left = [job for job, it in begun if not it.done() or it.exception()]
+            # Jobs are begun in order: the first of those that are left were under way
+            at_work = left[: self.count] or [job]
+            first, last = at_work[0].first, at_work[-1].last
+            raise KilledError(f"{first} to {last}") from None
+        finally:
+            wait([future for _, future in begun if not future.cancel()])
+
+
+@contextlib.contextmanager
+def _ignored_interrupt():
+    """Start processes in here, and they ignore Ctrl-C from their first moment on."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _begin():
     """Begin a worker process: leave Ctrl-C to the parent, and end when it does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def follow():
-        parent_process().join()
+        multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
 
 
-def ready():
+def _be_there():
     """Do nothing: a worker's first job, for which it must be there."""
 
 
-def fill(path, offset, work, job):
-    """Write the faces that work(job) gives into a file at `offset`.
+def fill(path, offset, work):
+    """Write the faces that work() gives into a file at `offset`, in a worker.
 
-    Returns (offset, number of bytes, failures). Pixels do not go through a pipe to the
+    work: returns the pixels of faces, bytes, and the unreadable as [(name, reason)].
+    Returns (offset, number of bytes, the unreadable). Pixels go through no pipe to the
     parent: it would wait forever for the rest if a worker were killed in between.
     """
-    pixels, failures = work(job)
+    pixels, unreadable = work()
     with open(path, "r+b") as file:
         file.seek(offset)
         file.write(pixels)
-    return offset, len(pixels), failures
+    return offset, len(pixels), unreadable
 
 
 def drawn(draw, job):
@@ -46,27 +136,26 @@ def drawn(draw, job):
     return draw(job).tobytes(), []
 
 
-def read_faces(job):
-    """Read (Pictures, size S): what a worker process does, again and again.
+def read_faces(pictures, size, crop):
+    """Read Pictures: what a worker process does, again and again.
 
-    Returns the pixels of the readable ones' faces, in order, as the bytes of an
-    (n, S, S, 3) uint8 array, and the others as [(name, reason)]. Raises UserError when
-    an archive is gone, or when the system refuses to read: that is no fault of the
-    picture's, and it would be left out for good.
+    crop: as of faces.read_face. Returns the pixels of the readable ones' faces, in
+    order, as the bytes of an (n, S, S, 3) uint8 array, and the others as
+    [(name, reason)]. Raises UserError when an archive is gone, or when the system
+    refuses to read: that is no fault of the picture's, and it would be left out for
+    good.
     """
-    pictures, size = job
-    faces, failures = [], []
+    faces, unreadable = [], []
     with warnings.catch_warnings():
         # What Pillow takes for a bomb is refused at once, not only at twice the size;
         # what else it remarks on, such as a broken note, would fill the screen
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for begin, end, *place in ROW.iter_unpack(pictures.rows):
-            name = pictures.names[begin:end]
+        for picture in pictures:
             try:
-                data = read_picture(pictures, name, *place)
-                faces.append(read_face(data, size).tobytes())
+                face = read_face(read_picture(picture), size, crop)
+                faces.append(face.tobytes())
             except Exception as error:  # broken bytes raise nearly anything in Pillow
-                shown = name.decode("utf-8", "backslashreplace")
-                failures.append((shown, str(error) or type(error).__name__))
-    return b"".join(faces), failures
+                reason = str(error) or type(error).__name__
+                unreadable.append((picture.shown(), reason))
+    return b"".join(faces), unreadable

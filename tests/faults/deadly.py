@@ -5,11 +5,9 @@ kills itself by SIGKILL, so nothing of it can clean up.
 """
 
 import builtins
-import contextlib
 import io
 import os
 import signal
-from pathlib import Path
 
 CALLS = ("replace", "rename", "unlink", "remove", "rmdir", "mkdir", "fsync")
 
@@ -30,21 +28,11 @@ def arm(count):
         module.open = _opener(is_last)
 
 
-def arm_against(name, once=None):
-    """Let the opening of a file whose name holds `name` kill this process.
-
-    once: a file; whoever finds it there takes it away and dies, and nobody else.
-    """
-
-    def opened(file, *given, **named):
-        if name in str(file):
-            with contextlib.suppress(FileNotFoundError):
-                if once:
-                    Path(once).unlink()
-                die()
-        return _open(file, *given, **named)
-
-    builtins.open = io.open = opened
+def crop_or_die(image):
+    """Return an image as it is; one of the shade 4 kills the process that crops it."""
+    if image.getpixel((0, 0)) == (4, 4, 4):
+        die()
+    return image
 
 
 def die():

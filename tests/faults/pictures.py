@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+import helper
 from cartoons import cartoon_faces
 from dcgan.common.console import UserError
 from dcgan.pictures import sources, workers
+from dcgan.pictures.faces import read_face
 from tests.faults.trials import Campaign
 
 SIZE, GOOD = 28, 3
@@ -87,7 +89,7 @@ def check(tally, number, source, good):
     began, before = time.monotonic(), memory()
     try:
         pictures = sources.list_pictures(source)
-        read, failures = workers.read_faces((pictures, SIZE))
+        read, failures = workers.read_faces(pictures, SIZE, helper.crop_face)
     except UserError as error:
         tally.expect(not good, f"trial {number}: refused the good ones too: {error}")
         return
@@ -99,7 +101,7 @@ def check(tally, number, source, good):
     tally.expect(counted, f"trial {number}: not all pictures are counted")
     found = {face.tobytes() for face in faces}
     for name, data in good.items():
-        alone = np.asarray(faces.read_face(data, SIZE)).tobytes()
+        alone = read_face(data, SIZE, helper.crop_face).tobytes()
         if alone not in found:
             tally.lose(f"trial {number}: {name}")
     seconds, grown = time.monotonic() - began, memory() - before
@@ -126,9 +128,7 @@ def cartoon(number):
 
 def real(number):
     pictures = sources.list_pictures(Path(REAL))
-    one = pictures.part(number % len(pictures), 1)
-    begin, end, *place = next(sources.ROW.iter_unpack(one.rows))
-    return sources.read_picture(one, one.names[begin:end], *place)
+    return sources.read_picture(pictures[number % len(pictures)])
 
 
 def encoded(array, form, **more):
