@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -21,6 +22,7 @@ from dcgan.common.console import UserError, shortened
 DAMAGE = (
     *(OSError, EOFError, LookupError, ValueError, TypeError, AttributeError),
     *(MemoryError, RuntimeError, ArithmeticError, zipfile.BadZipFile, zlib.error),
+    *(SyntaxError, tokenize.TokenError),  # of NumPy, in the head of an array
 )
 
 
