@@ -1,3 +1,5 @@
+"""Healthy runs raise no alarm, and each rule raises its own."""
+
 import pytest
 
 from dcgan.training import alarms
@@ -145,7 +147,7 @@ def test_an_alarm_ends_when_its_cause_does():
 
 def test_the_line_names_epoch_alarm_and_figures():
     row = rows_of([(5, 42.75, 155.9, 0.65, 0.55, 0.012)])[0]
-    line = alarms.describe(["collapse", "losses run away"], row)
+    line = alarms.message({**row, "alarm": "collapse; losses run away"})
     assert line.startswith("ALARM in epoch 1: collapse (the samples are losing their")
     assert "losses run away (the learning rates are too high). Div" in line
     for figure in ("0.012", "55%", "42.8", "156"):
