@@ -10,7 +10,6 @@ are about as large as CelebA's. --data takes pictures of your own, in a .zip.
 
 import io
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -80,8 +79,8 @@ def compare(page, archive, pictures, count):
             rates[name].append(count / way())
     alone = statistics.median(rates["Pillow alone, 1 core"])
     rows = []
-    for name, found in rates.items():
-        rate, span = statistics.median(found), f"{min(found):,.0f} to {max(found):,.0f}"
+    for name, each in rates.items():
+        rate, span = statistics.median(each), f"{min(each):,.0f} to {max(each):,.0f}"
         rows.append((name, f"{rate:,.0f}", span, f"{rate / alone:.2f}"))
     page.table(("way", "pictures/s", "rounds", "of Pillow's rate"), rows)
 
@@ -91,14 +90,14 @@ def grow(page, folder, pictures, counts):
     rows = []
     for count in counts:
         archive = _zip(folder, pictures, count)
-        found = prepared(archive)
+        took = prepared(archive)
         archive.unlink()
-        rate = count / found["seconds"]
-        row = (f"{found['seconds']:.1f}", f"{rate:,.0f}")
-        row += tuple(
-            f"{found[key]:,.0f}" for key in ("before", "after", "peak", "worker")
+        rate = count / took["seconds"]
+        memory = [took[key] for key in ("before", "after", "peak", "worker")]
+        megabytes = (f"{each:,.0f}" for each in memory)
+        rows.append(
+            (f"{count:,}", f"{took['seconds']:.1f}", f"{rate:,.0f}", *megabytes)
         )
-        rows.append((f"{count:,}", *row))
     head = ("pictures", "seconds", "pictures/s")
     memory = ("MB before", "MB after", "MB at most", "MB of a worker")
     page.table((*head, *memory), rows)
@@ -119,9 +118,7 @@ def prepared(archive):
         "preparing.prepare_and_watch(sys.argv[1], int(sys.argv[2]))"
     )
     command = [sys.executable, "-c", code, str(archive), str(IMAGE_SIZE)]
-    paths = [str(SUITE), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    asked = subprocess.run(command, env=environment, capture_output=True, text=True)
+    asked = subprocess.run(command, cwd=SUITE, capture_output=True, text=True)
     if asked.returncode:
         raise UserError(asked.stderr.strip().splitlines()[-1])
     return json.loads(asked.stdout.splitlines()[-1])

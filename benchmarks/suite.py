@@ -17,7 +17,7 @@ from dcgan.training import compiled, devices
 from dcgan.training.batches import Batches
 from dcgan.training.progress import EpochBar, Progress
 from dcgan.training.scoring import Scorer
-from preprocess import Prepared
+from preprocess import Prepared, open_faces
 
 
 def through_train(spec):
@@ -32,7 +32,7 @@ def through_train(spec):
         def run():
             # The loop of train.train, without checkpoints and Ctrl-C
             progress.take_up(Progress().as_dict())
-            bar = EpochBar(progress, 1, len(batches), spec.batch, device)
+            bar = EpochBar(progress, 1, batches, device)
             with bar, batches.left_of_epoch(progress) as left:
                 for batch in bar.wait_for(left):
                     bar.add(calls.start(batch))
@@ -107,12 +107,11 @@ def _end_of_epoch(spec, gan, device):
     path = Path(spec.faces)
     facts = json.loads(path.with_suffix(".json").read_text())
     pictures = Prepared(path, "cartoons", facts["count"], facts)
-    begun_with = {"score": "none", "checksum": facts["checksum"]}
+    begun_with = {"backend": spec.backend, "batch_size": spec.batch}
+    begun_with |= {name: facts[name] for name in ("count", "checksum")}
     folder = f"{spec.faces}-{os.getpid()}-run"
     run = open_run(folder, current(train), train.FREE, "", device)
-    with run.begin(begun_with, "", gan, train.KEEP_CHECKPOINTS):
-        scorer = Scorer("none", np.load(path), train.SCORE_SAMPLES, train.SEED, device)
-    facts = train.generator_facts(pictures, begun_with)
-    return lambda progress: train.finish_epoch(
-        run, gan, device, progress, scorer, facts
-    )
+    with run.begin(begun_with, "", pictures, gan):
+        faces, samples = open_faces(pictures), train.SCORE_SAMPLES
+        scorer = Scorer("none", faces, samples, train.SEED, device)
+    return lambda progress: train.finish_epoch(run, gan, device, progress, scorer)

@@ -95,11 +95,13 @@ def overhead(bench):
     rows, missing = [], {}
     for name, more in OVERHEADS.items():
         specs = {
-            way: bench.spec("ceiling", TINY, TINY_BATCH, steps=steps, **more)
+            f"{way}, {name}": bench.spec(
+                "ceiling", TINY, TINY_BATCH, steps=steps, **more
+            )
             for way, steps in (("plain", 1), ("fused", TINY_STEPS))
         }
         results, failed = contest.compete(specs, ROUNDS)
-        missing |= {f"{way}, {name}": reason for way, reason in failed.items()}
+        missing |= failed
         if not failed:
             plain, fused = (1000 * TINY_BATCH / it.rate for it in results.values())
             ratio = f"{plain / fused:.0f}"
