@@ -9,18 +9,20 @@ import csv
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import h5py
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-import evaluate
 import generate
+import models
 from dcgan.common.console import UserError, run
-from dcgan.common.files import sha256, write_json, write_whole
+from dcgan.common.files import write_whole
 from dcgan.common.options import options
-from dcgan.pictures import faces
+from dcgan.networks.losses import LOSSES
+from dcgan.pictures.faces import GAP as FACE_GAP
 from dcgan.runs import curves, generators
 from dcgan.scores import inception
 from dcgan.training.alarms import alarms
@@ -40,92 +42,103 @@ SHOWN, GAP, TITLE = 4, 24, 28
 
 def main(argv=None):
     options(sys.modules[__name__], argv)
-    folder = generators.choose(RUN)
-    generator, about = generators.load_generator(folder, WHICH)
-    out = Path(OUT) if OUT else evaluate.WEIGHTS / folder.name
-    about = told(about)
-    generators.save_generator(out, generator, about)
-    if HALF:
-        halve(out / generators.GENERATOR)
-    about["sha256"] = sha256(out / generators.GENERATOR)
-    about |= scored(out, about["sha256"])
-    write_json(out / generators.ABOUT, about)
+    folder = generators.folder_of(RUN)
+    generator, facts = models.load_generator(folder, WHICH)
+    out = Path(OUT) if OUT else generators.SHIPPED.parent / folder.name
+    facts = unscored(facts)
+    score = score_of(out, save(out, generator, facts)["sha256"])
+    if score:
+        save(out, generator, facts | score)
     generate.main(["--run", str(out), "--out", str(out / "faces.png")])
     sheets = sorted((folder / "samples").glob("epoch-*.png"))
     if not sheets:
         raise UserError(f"{folder} has no sheets of samples to show.")
-    last = folder / "samples" / f"epoch-{about['epochs']:03d}.png"
-    copy(last, out / "samples.png")
-    rows, changes = rows_of(folder), about["changes"]
-    curves.save_losses(out / "losses.png", rows, changes, about["epochs"])
+    epochs = facts["epochs"]
+    with write_whole(out / "samples.png") as part:
+        shutil.copyfile(folder / "samples" / f"epoch-{epochs:03d}.png", part)
+    undecided = LOSSES[facts["constants"].get("LOSS", "cross-entropy")].undecided
+    rows, changes = rows_of(folder), facts["changes"]
+    curves.save_losses(out / "losses.png", rows, changes, undecided, epochs)
     with write_whole(out / "epochs.png") as part:
-        side_by_side(chosen(sheets, about), about["image_size"]).save(part, "PNG")
-    print(f"{out} is ready: {size_of(out) / 2**20:.1f} MB.")
+        picture = side_by_side(chosen(sheets, epochs), facts["image_size"])
+        picture.save(part, "PNG")
+    size = sum(path.stat().st_size for path in out.iterdir())
+    print(f"{out} is ready: {size / 2**20:.1f} MB.")
 
 
-def told(about):
-    """Return what the JSON of a generator will say, but for its score.
+def unscored(facts):
+    """Return what a shipped generator will tell of itself, but for its score.
 
-    about: what it says in the run. Of folders of this machine the names stay, and
+    facts: what it tells in the run. Of folders of this machine the names stay, and
     EPOCHS is how long it was trained.
     """
-    about = {name: value for name, value in about.items() if name != "sha256"}
-    about["score"] = about["scored_by"] = None
-    about["data"] = named(about["data"], "source")
-    about["constants"] = named(about.get("constants", {}), "DATA", "RUN", "FROM")
-    about["constants"]["EPOCHS"] = about["epochs"]
-    about["changes"] = [named(each, "from") for each in about.get("changes", [])]
-    return about
+    constants = with_names(facts.get("constants", {}), "DATA", "RUN", "FROM")
+    return {
+        **facts,
+        **{"score": None, "scored_by": None},
+        "data": with_names(facts["data"], "source"),
+        "constants": {**constants, "EPOCHS": facts["epochs"]},
+        "changes": [with_names(each, "from") for each in facts.get("changes", [])],
+    }
 
 
-def scored(out, checksum):
-    """Return {"score", "scored_by"} if metrics.json in `out` is of just these weights
-    and has a KID; else {}, and say what to do.
+def with_names(facts, *keys):
+    """Return a dict with the paths at the keys cut down to their last names."""
+    return facts | {key: Path(facts[key]).name for key in keys if key in facts}
+
+
+def save(out, generator, facts):
+    """Write the generator, in half precision if that is wanted; return its facts."""
+    generators.save(out, Half(generator) if HALF else generator, facts)
+    return generators.read(out).facts
+
+
+def score_of(out, checksum):
+    """Return {"score", "scored_by"} if metrics.json in `out` has the KID of the
+    generator with this checksum; else {}, and say what to do.
     """
     path = out / "metrics.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    ours = found and found["protocol"]["generator"].endswith(checksum[:8])
-    if not ours or "kid" not in found:
+    metrics = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    scored = metrics and metrics["protocol"]["generator"].endswith(checksum[:8])
+    if not scored or "kid" not in metrics:
         print(f"No score yet: python evaluate.py --run {out}, and ship once more.")
         return {}
-    count = f"{found['counts']['pairs']:,}"
+    count = f"{metrics['counts']['pairs']:,}"
     how = f"KID, {inception.NAME}, {count} samples against {count} real faces"
-    return {"score": found["kid"], "scored_by": how}
+    return {"score": metrics["kid"], "scored_by": how}
 
 
-def named(about, *keys):
-    """Return a dict with the paths at the keys cut down to their last names."""
-    return about | {key: Path(about[key]).name for key in keys if key in about}
+class Half:
+    """A generator that saves its large weights as float16: about half the bytes."""
+
+    def __init__(self, generator):
+        self.generator = generator
+
+    def save_weights(self, path):
+        with tempfile.TemporaryDirectory() as folder:
+            whole = Path(folder, Path(path).name)
+            self.generator.save_weights(whole)
+            halve(whole, path)
 
 
-def halve(path):
-    """Write the arrays of two and more axes in a file of weights as float16.
+def halve(whole, path):
+    """Copy a file of weights, its arrays of two and more axes as float16.
 
     The others, of batch norm, are few, and their variances may be large.
     """
-    with (
-        write_whole(path) as part,
-        h5py.File(path, "r") as old,
-        h5py.File(part, "w") as new,
-    ):
+    with h5py.File(whole, "r") as old, h5py.File(path, "w") as new:
 
-        def copy_item(name, item):
+        def copy(name, item):
             if isinstance(item, h5py.Group):
-                made = new.require_group(name)
+                copied = new.require_group(name)
             else:
                 array = item[()]
-                if array.ndim > 1:
-                    array = array.astype(np.float16)
-                made = new.create_dataset(name, data=array)
-            made.attrs.update(item.attrs)
+                array = array.astype(np.float16) if array.ndim > 1 else array
+                copied = new.create_dataset(name, data=array)
+            copied.attrs.update(item.attrs)
 
         new.attrs.update(old.attrs)
-        old.visititems(copy_item)
-
-
-def copy(old, new):
-    with write_whole(new) as part:
-        shutil.copyfile(old, part)
+        old.visititems(copy)
 
 
 def rows_of(folder):
@@ -143,10 +156,11 @@ def rows_of(folder):
     return rows
 
 
-def chosen(sheets, about):
-    """Return the sheets {epoch: path} that are wanted, or three out of all."""
+def chosen(sheets, last):
+    """Return the sheets {epoch: path} that are wanted, or three of those up to the last
+    epoch.
+    """
     paths = {int(path.stem.rpartition("-")[2]): path for path in sheets}
-    last = about["epochs"]
     wanted = [int(epoch) for epoch in EPOCHS.split(",")] if EPOCHS else []
     wanted = wanted or sorted({1, max(1, last // 3), last})
     missing = [epoch for epoch in wanted if epoch not in paths]
@@ -157,8 +171,8 @@ def chosen(sheets, about):
 
 def side_by_side(paths, image_size):
     """Draw the first SHOWN x SHOWN faces of each sheet, its epoch above them."""
-    step = round(84 / image_size) * image_size + faces.GAP
-    side = SHOWN * step - faces.GAP
+    step = round(84 / image_size) * image_size + FACE_GAP
+    side = SHOWN * step - FACE_GAP
     picture = Image.new("RGB", (len(paths) * (side + GAP) - GAP, TITLE + side), "white")
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(16)
@@ -169,11 +183,6 @@ def side_by_side(paths, image_size):
         text = f"after {epoch} epoch{'s' * (epoch > 1)}"
         draw.text((left + side // 2, TITLE // 2), text, "black", font, anchor="mm")
     return picture
-
-
-def size_of(folder):
-    """Return the bytes of all files in a folder."""
-    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 if __name__ == "__main__":
