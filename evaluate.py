@@ -5,8 +5,6 @@ table and writes it as metrics.json beside the weights. nearest.png shows ten fa
 above the real faces that come nearest to them.
 """
 
-import hashlib
-import json
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +14,15 @@ import numpy as np
 import models
 import preprocess
 from dcgan.common.console import Bar, UserError, quiet_stderr, run
-from dcgan.common.files import DAMAGE, write_json, write_whole
+from dcgan.common.files import write_json, write_whole
 from dcgan.common.options import options
 from dcgan.pictures.faces import grid
-from dcgan.runs import generators
-from dcgan.scores import inception, metrics
-from dcgan.training.devices import describe_backend, describe_device
+from dcgan.runs.folder import now, versions
+from dcgan.runs.generators import folder_of, in_words
+from dcgan.scores import features, inception, metrics
+from dcgan.scores.nearest import nearest
+from dcgan.training.chance import noise, pick
+from dcgan.training.hardware import describe_backend, describe_device
 
 # Which generator, and against which faces
 RUN = ""  # a run folder; empty: the newest in runs/, or else the one in weights/
@@ -46,9 +47,6 @@ SHOWN = 10
 # Whose generators may not have real faces beside them: the suite's own
 WEIGHTS = Path(__file__).parent / "weights"
 
-# What random numbers are for: default_rng((SEED, this)); 1 to 8 are for other scripts
-FAKE, CHOICE, PAIRS, MMD = 9, 10, 11, 12
-
 
 class Real(NamedTuple):
     """Real faces.
@@ -69,28 +67,29 @@ def main(argv=None):
     options(sys.modules[__name__], argv)
     if 0 < REAL < SHOWN:
         raise UserError(f"REAL = {REAL}: at least {SHOWN}, or 0 for all.")
-    folder = generators.choose(RUN)
+    folder = folder_of(RUN)
     with quiet_stderr():  # the backend wakes up here, and tells all about it
-        generator, about = generators.load_generator(folder, WHICH)
-    print(f"{generators.describe(folder, about)}\nDevice    {describe_device()}")
-    real = open_real(folder, about)
+        generator, facts = models.load_generator(folder, WHICH)
+    print(f"{in_words(folder, facts)}\nDevice    {describe_device()}")
+    real = open_real(folder, facts)
     network, refusal = open_network()
-    fake = draw(generator, about["latent"])
-    found = {"mmd": metrics.mmd(pick(real.faces, MMD_FACES, MMD), fake[:MMD_FACES])}
+    fake = draw(generator)
+    some_real = some(real.faces, MMD_FACES, "evaluate_mmd")
+    scores = {"mmd": metrics.mmd(some_real, fake[:MMD_FACES])}
     if network:
-        found |= score_features(network, real, fake)
-    protocol = protocol_of(folder, about, real, network)
-    print(table(found, protocol))
-    save_metrics(folder, found, protocol)
+        scores |= score_features(network, real, fake)
+    protocol = protocol_of(folder, facts, real, network)
+    print(table(scores, protocol))
+    save_metrics(folder, scores, protocol)
     save_nearest(folder, fake[:SHOWN], real)
     if refusal:
         raise UserError(f"No FID, no KID. {refusal}")
 
 
-def open_real(folder, about):
+def open_real(folder, facts):
     """Return the Real faces to compare with; DATA's, or what it was trained on."""
-    size, known = about["image_size"], about["data"]
-    data = DATA or known.get("source")
+    size, trained_on = facts["image_size"], facts["data"]
+    data = DATA or trained_on.get("source")
     if not data or not (DATA or is_there(data, size)):
         what = repr(data) if data else "pictures that are not named"
         raise UserError(
@@ -98,11 +97,11 @@ def open_real(folder, about):
             "are, or what else to compare with (celeba is fetched): "
             f"python evaluate.py --run {folder} --data FOLDER"
         )
-    prepared = preprocess.prepare(data, size, 0 if DATA else known["count"])
+    prepared = preprocess.prepare(data, size, 0 if DATA else trained_on["count"])
     if prepared.count < SHOWN:
         raise UserError(f"{prepared.count} pictures in {data}: at least {SHOWN}.")
     checksum = preprocess.checksum_of(prepared)
-    own = checksum == known["checksum"] if "checksum" in known else None
+    own = checksum == trained_on["checksum"] if "checksum" in trained_on else None
     return Real(preprocess.open_faces(prepared), prepared, checksum, own)
 
 
@@ -122,24 +121,20 @@ def open_network():
         return None, str(error)
 
 
-def draw(generator, latent):
+def draw(generator):
     """Draw SAMPLES faces (n, S, S, 3) uint8."""
-    random = np.random.default_rng((SEED, FAKE))
-    noise = random.uniform(-1, 1, (SAMPLES, latent)).astype("float32")
+    of_all = noise(SEED, "evaluate_fake", (SAMPLES, models.LATENT))
     parts = []
     with Bar(total=SAMPLES, unit=" faces", desc="Drawing fakes") as bar:
         for first in range(0, SAMPLES, 256):
-            parts.append(models.draw(generator, noise[first : first + 256]))
+            parts.append(models.draw(generator, of_all[first : first + 256]))
             bar.update(len(parts[-1]))
     return np.concatenate(parts)
 
 
-def pick(faces, count, purpose):
+def some(rows, count, stream):
     """Return `count` of the faces or features, drawn at random; all if it is 0."""
-    if not 0 < count < len(faces):
-        return faces
-    random = np.random.default_rng((SEED, purpose))
-    return faces[np.sort(random.choice(len(faces), count, replace=False))]
+    return pick(rows, count, SEED, stream) if 0 < count < len(rows) else rows
 
 
 def score_features(network, real, fake):
@@ -147,10 +142,13 @@ def score_features(network, real, fake):
     faces that FID compares, and how many of each ("pairs") the others do.
     """
     real_features = features_of_real(network, real)
-    fake_features = features(network, fake, "Fakes through Inception")
+    title = "Fakes through Inception"
+    fake_features = features.of(network, fake, title, BATCH_SIZE)
     print("Comparing them.", flush=True)
     fewer = min(len(real_features), len(fake_features))
-    pair = [pick(each, fewer, PAIRS) for each in (real_features, fake_features)]
+    pair = [
+        some(each, fewer, "evaluate_pairs") for each in (real_features, fake_features)
+    ]
     kid, error = metrics.kid(*pair)
     precision, recall = metrics.precision_recall(*pair)
     counts = {"real": len(real_features), "fake": len(fake_features), "pairs": fewer}
@@ -167,112 +165,67 @@ def features_of_real(network, real):
 
     They are kept beside the faces, with all that they depend on and a checksum.
     """
-    faces = pick(real.faces, REAL, CHOICE)
+    faces = some(real.faces, REAL, "evaluate_choice")
     path = real.prepared.path.with_suffix(".features.npz")
-    wanted = {
+    depends_on = {
         **{"pixels": real.checksum, "network": network.sha256, "count": len(faces)},
         "chosen": "all" if len(faces) == len(real.faces) else f"with seed {SEED}",
     }
-    found = read_features(path, wanted)
-    if found is None:
-        found = features(network, faces, "Real faces through Inception")
-        keep_features(path, found, wanted)
-    return found
+    seen = features.read(path, depends_on)
+    if seen is None:
+        title = "Real faces through Inception"
+        seen = features.of(network, faces, title, BATCH_SIZE)
+        features.keep(path, seen, depends_on)
+    return seen
 
 
-def read_features(path, wanted):
-    """Return the features in a file, or None, saying why they are not `wanted`."""
-    if not path.exists():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            about, found = json.loads(str(file["about"])), file["features"]
-        checksum = about.pop("checksum")
-        fault = "" if checksum == digest(found) else "they are damaged"
-    except DAMAGE:
-        about, fault = {}, "they are damaged"
-    changed = [name for name in wanted if about.get(name) != wanted[name]]
-    fault = fault or (f"their {changed[0]} is another" if changed else "")
-    if not fault:
-        print(f"Using {path}: features of {len(found):,} real faces, made earlier.")
-        return found
-    print(f"The features in {path} cannot be used: {fault}.")
-    return None
-
-
-def keep_features(path, found, wanted):
-    about = json.dumps({**wanted, "checksum": digest(found)})
-    try:
-        with write_whole(path) as part, open(part, "wb") as file:
-            np.savez(file, features=found, about=np.array(about))
-    except UserError as error:
-        print(f"{error} So they are to be made again next time.")
-
-
-def digest(array):
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
-
-
-def features(network, faces, title):
-    """Return the features (n, 2048) of faces, with a progress bar."""
-    try:
-        with Bar(total=len(faces), unit=" faces", desc=title) as bar:
-            return network.features(faces, bar, BATCH_SIZE)
-    except Exception as error:
-        if models.is_out_of_memory(error):
-            fewer = max(1, BATCH_SIZE // 2)
-            message = f"Out of memory. Fewer faces together: --batch-size {fewer}"
-            raise UserError(message) from error
-        raise
-
-
-def protocol_of(folder, about, real, network):
+def protocol_of(folder, facts, real, network):
     """Return {name: text} of all that the scores depend on."""
     averaged = {True: "averaged weights", False: "plain weights, not averaged"}
     own = {True: "all that it was trained on, none held out", None: "not known"}
     all_ = len(real.faces)
     count = min(REAL or all_, all_)
-    name, made = real.prepared.name, real.prepared.about
+    name, made = real.prepared.name, real.prepared.facts
     drawn = f", drawn with seed {SEED}" if count < all_ else ""
     seen = network and f"{inception.NAME}, {network.name}, sha256 {network.sha256[:8]}"
     return {
-        "generator": f"{folder}, sha256 {about['sha256'][:8]}",
-        "weights": averaged.get(about.get("averaged"), "not said whether averaged"),
-        "epochs": f"{about['epochs']}",
+        "generator": f"{folder}, sha256 {facts['sha256'][:8]}",
+        "weights": averaged.get(facts.get("averaged"), "not said whether averaged"),
+        "epochs": f"{facts['epochs']}",
         "fake": f"{SAMPLES:,}, seed {SEED}",
         "real": f"{count:,} of {all_:,} of {name}{drawn}, sha256 {real.checksum[:8]}",
         "split": own.get(real.is_own, "not just the pictures that it was trained on"),
         "crop": made["crop"],
-        "filter": f"{made['filter']}, to {about['image_size']} x {about['image_size']}",
+        "filter": f"{made['filter']}, to {facts['image_size']} x {facts['image_size']}",
         "network": seen or "none",
         "backend": describe_backend(),
     }
 
 
-def table(found, protocol):
+def table(scores, protocol):
     """Return the scores and what they depend on, as lines of text."""
-    rows = [("MMD", f"{found['mmd']:.5f}", f"pixels, {MMD_FACES:,} of each at most")]
-    if "fid" in found:
-        real, fake, pairs = (f"{count:,}" for count in found["counts"].values())
-        few = ", too few: biased upwards" if found["counts"]["pairs"] < 10000 else ""
+    rows = [("MMD", f"{scores['mmd']:.5f}", f"pixels, {MMD_FACES:,} of each at most")]
+    if "fid" in scores:
+        real, fake, pairs = (f"{count:,}" for count in scores["counts"].values())
+        few = ", too few: biased upwards" if scores["counts"]["pairs"] < 10000 else ""
         pairs = f"{pairs} of each"
-        kid = f"{found['kid']:.5f} +- {found['kid_standard_error']:.5f}"
+        kid = f"{scores['kid']:.5f} +- {scores['kid_standard_error']:.5f}"
         rows += [
-            ("FID", f"{found['fid']:.2f}", f"{fake} fakes, {real} real{few}"),
+            ("FID", f"{scores['fid']:.2f}", f"{fake} fakes, {real} real{few}"),
             ("KID", kid, f"{pairs}, all pairs, with its standard error"),
-            ("precision", f"{found['precision']:.3f}", f"{pairs}, k = 3"),
-            ("recall", f"{found['recall']:.3f}", f"{pairs}, k = 3"),
+            ("precision", f"{scores['precision']:.3f}", f"{pairs}, k = 3"),
+            ("recall", f"{scores['recall']:.3f}", f"{pairs}, k = 3"),
         ]
     lines = [f"{name:<11}{value:<20}{note}" for name, value, note in rows]
     lines += [f"{name:<11}{text}" for name, text in protocol.items()]
     return "\n".join(["", *lines, ""])
 
 
-def save_metrics(folder, found, protocol):
+def save_metrics(folder, scores, protocol):
     """Write metrics.json beside the weights, or say why not."""
-    about = {"protocol": protocol, "device": describe_device(), **folder.versions()}
+    how = {"protocol": protocol, "device": describe_device(), **versions()}
     try:
-        write_json(folder / "metrics.json", {**found, **about, "time": folder.now()})
+        write_json(folder / "metrics.json", {**scores, **how, "time": now()})
     except UserError as error:
         print(f"{error} The table above is all there is.")
     else:
@@ -286,16 +239,15 @@ def save_nearest(folder, fake, real):
     weights.
     """
     faces, drawn = real.faces, real.prepared.name == "cartoons"
-    random = np.random.default_rng((SEED, CHOICE))
-    own = np.sort(random.choice(len(faces), SHOWN, replace=False))
-    found, differ = nearest(fake, faces)
+    own = pick(np.arange(len(faces)), SHOWN, SEED, "evaluate_choice")
+    below, differ = nearest(fake, faces)
     _, usual = nearest(faces[own], faces, own)
     shipped = folder.resolve().is_relative_to(WEIGHTS.resolve())
     path = Path("nearest.png") if shipped else folder / "nearest.png"
     scale = max(1, round(84 / faces.shape[1]))
     try:
         with write_whole(path) as part:
-            picture = grid(np.concatenate([fake, found]), SHOWN, scale)
+            picture = grid(np.concatenate([fake, below]), SHOWN, scale)
             picture.save(part, format="PNG")
     except UserError as error:
         print(error)
@@ -306,34 +258,6 @@ def save_nearest(folder, fake, real):
         f"{usual:.0f} (root mean square, median of {SHOWN})."
         + ("" if drawn else " Do not pass it on.")
     )
-
-
-def nearest(queries, faces, own=None):
-    """Return the face nearest to each query (q, S, S, 3), and how far: the median.
-
-    Faces are compared by pixels, mirrored ones too, for training mirrors them. `own`
-    has the number of the face that each query is itself, which does not count.
-    """
-    both = np.concatenate([queries, queries[:, :, ::-1]])
-    rows = both.reshape(len(both), -1).astype("float32")
-    near, number = np.full(len(both), np.inf), np.zeros(len(both), int)
-    for first in range(0, len(faces), 1024):
-        part = faces[first : first + 1024]
-        between = metrics.squared_distances(
-            rows, part.reshape(len(part), -1).astype("float32")
-        )
-        if own is not None:
-            itself = np.tile(own, 2)[:, None] == first + np.arange(len(part))
-            between[itself] = np.inf
-        nearer = between.min(1) < near
-        number[nearer] = first + between.argmin(1)[nearer]
-        near[nearer] = between.min(1)[nearer]
-    plain, mirrored = near.reshape(2, -1)
-    found = faces[number[: len(queries)]].copy()
-    turn = mirrored < plain
-    found[turn] = faces[number[len(queries) :]][turn][:, :, ::-1]
-    apart = (found.astype(float) - queries) ** 2  # anew, for `near` is rounded
-    return found, float(np.median(np.sqrt(apart.mean((1, 2, 3)))))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from benchmarks import quality, report
 from benchmarks.machine import describe_machine, versions
 from dcgan.common.console import UserError, run
 from dcgan.common.options import options
-from dcgan.scores import metrics
+from dcgan.scores import features, metrics
 
 # What to score
 DATA = "celeba"  # as train.py's DATA
@@ -23,6 +23,11 @@ IMAGE_SIZE = 28  # {28, 32, 64, 128} pixels of a face
 SAMPLES = 2000  # [10..] of each kind; twice as many real pictures are needed
 INCEPTION = ""  # Inception's weights; empty: fetched, as evaluate.py does
 OUT = ""  # a file for what is printed
+
+# No options from here on
+
+# Faces that Inception looks at together
+BATCH_SIZE = 50
 
 # The random numbers of this script: default_rng((SEED, this))
 SEED, PICK, GRAIN = 1, 40, 41
@@ -51,16 +56,21 @@ def main(argv=None):
         f"{SAMPLES:,} of each against {SAMPLES:,} of {real.prepared.name}, "
         f"{IMAGE_SIZE} x {IMAGE_SIZE}, through {network.name}.\n"
     )
-    seen = evaluate.features(network, own, "Real faces through Inception")
+    seen = seen_by(network, own, "Real faces")
     rows = []
     for name, faces in kinds(other).items():
-        found = evaluate.features(network, faces, f"{name} through Inception")
-        kid, error = metrics.kid(seen, found)
-        shares = metrics.precision_recall(seen, found)
-        cells = [name, f"{metrics.fid(seen, found):.2f}", f"{kid:.5f} +- {error:.5f}"]
+        others = seen_by(network, faces, name)
+        kid, error = metrics.kid(seen, others)
+        shares = metrics.precision_recall(seen, others)
+        cells = [name, f"{metrics.fid(seen, others):.2f}", f"{kid:.5f} +- {error:.5f}"]
         cells += [f"{metrics.mmd(own, faces):.5f}", *(f"{it:.3f}" for it in shares)]
         rows.append(cells)
     page.table(("faces", "FID", "KID", "MMD", "precision", "recall"), rows)
+
+
+def seen_by(network, faces, name):
+    """Return the features (n, 2048) of faces (n, S, S, 3) uint8."""
+    return features.of(network, faces, f"{name} through Inception", BATCH_SIZE)
 
 
 def kinds(faces):

