@@ -44,11 +44,8 @@ def test_colour_is_brightness_then_saturation_then_contrast():
 @pytest.mark.parametrize("size", SIZES)
 def test_translation_moves_whole_pixels_and_fills_up_with_grey(size):
     farthest = {16: 2, 18: 2, 28: 4}[size]  # an eighth, rounded half up
-    shifts = [
-        (i, j)
-        for i in range(-farthest, farthest + 1)
-        for j in range(-farthest, farthest + 1)
-    ]
+    steps = range(-farthest, farthest + 1)
+    shifts = list(itertools.product(steps, repeat=2))
     faces = some_faces(size, len(shifts))
     chance = np.zeros((len(shifts), augment.NUMBERS), "float32")
     # The middle of each shift's part of [0, 1): all are equally likely
