@@ -97,13 +97,14 @@ def _read_checkpoint(path):
 
 
 def begin(origin, run, written, free):
-    """Write a new run's constants.json, `written` and its changes, and copy an Origin.
+    """Write a new run's constants.json, `written` and its changes, and copy another.
 
-    It is read once more, for it may have been trained meanwhile; raises UserError as
-    read() and check() do. free: the constants that may change in any run.
+    origin: the folder of that one. It is read anew, for it may have been trained
+    meanwhile; raises UserError as read() and check() do. free: the constants that may
+    change in any run.
     """
-    with folder.resting(origin.folder):
-        origin = read(origin.folder)
+    with folder.resting(origin):
+        origin = read(origin)
         origin.check(written["constants"], written["begun_with"])
         history = changes(origin, written, free)
         write_json(Path(run, folder.CONSTANTS), {**written, "changes": history})

@@ -53,8 +53,9 @@ class Run:
     @property
     def score_before(self):
         """What the run was scored by so far, or the one it goes on from; or None."""
-        before = self.before or self.origin
-        return before and before["begun_with"].get("score")
+        if self.origin:
+            return self.origin.begun_with.get("score")
+        return self.before and self.before["begun_with"].get("score")
 
     def check(self, begun_with):
         """Raise UserError if the run was begun with something else, a dict of facts."""
@@ -77,8 +78,8 @@ class Run:
             if self.before is None:
                 written = {"constants": self.constants, "begun_with": begun_with}
                 written |= {"device": device, **folder.versions()}
-                if self.origin:
-                    fork.begin(self.origin, self.folder, written, self.free)
+                if origin := self.constants["FROM"]:
+                    fork.begin(origin, self.folder, written, self.free)
                 else:
                     write_json(self.folder / folder.CONSTANTS, written)
             self.changes = folder.read_constants(self.folder)["changes"]
