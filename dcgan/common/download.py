@@ -140,10 +140,9 @@ def _fault(path, file):
         while block := data.read(2**20):
             digest.update(block)
             bar.update(len(block))
-    found = digest.hexdigest()
-    if found != file.checksum:
-        return f"has the wrong {kind} ({found}, not {file.checksum})"
-    return ""
+    if digest.hexdigest() == file.checksum:
+        return ""
+    return f"has the wrong {kind} ({digest.hexdigest()}, not {file.checksum})"
 
 
 _bar = functools.partial(Bar, unit="B", unit_scale=True, unit_divisor=1024)

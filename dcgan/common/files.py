@@ -63,8 +63,8 @@ def _sweep_parts(target):
     """Remove what killed processes left of a file that they were writing."""
     parts = re.compile(rf"part-(\d{{1,9}})-{re.escape(target.name)}")
     for path in target.parent.iterdir():
-        found = parts.fullmatch(path.name)
-        if found and not _is_running(int(found[1])):
+        part = parts.fullmatch(path.name)
+        if part and not _is_running(int(part[1])):
             with contextlib.suppress(OSError):
                 path.unlink()
 

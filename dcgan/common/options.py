@@ -57,14 +57,14 @@ def options(module, argv=None, choices=None):
     )
     for name, comment in constants.items():
         _add_option(parser, name, getattr(module, name), comment)
-    given, unknown = parser.parse_known_args(argv)
+    typed, unknown = parser.parse_known_args(argv)
     if unknown:
         parser.error(_unknown(unknown[0], constants))
     for name, comment in constants.items():
         default = getattr(module, name)
-        value = getattr(given, name.lower(), default)
+        value = getattr(typed, name.lower(), default)
         fault = _fault(value, comment)
-        if fault and hasattr(given, name.lower()):
+        if fault and hasattr(typed, name.lower()):
             parser.error(f"{_flag(name)} {value}: {fault}")
         if fault:
             raise UserError(
@@ -106,7 +106,7 @@ def _constants(module):
             comments[token.start[0]] = token.string.lstrip("# ")
             if token.start[1] == 0 and token.string.startswith(END):
                 end = min(end, token.start[0])
-    found = {}
+    constants = {}
     for node in ast.parse(source).body:
         if node.lineno > end or isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             break
@@ -114,8 +114,8 @@ def _constants(module):
         if name and name.isupper():
             comment = comments.get(node.end_lineno, "")
             if comment or type(getattr(module, name)) in KINDS:
-                found[name] = comment
-    return found
+                constants[name] = comment
+    return constants
 
 
 def _kind(comment, value):
