@@ -16,7 +16,7 @@ from pathlib import Path
 from dcgan.common.console import Bar, run
 from dcgan.common.files import write_whole
 from dcgan.common.options import options
-from dcgan.training.devices import describe_device
+from dcgan.training.hardware import describe_device
 from tests.faults import pictures
 from tests.faults.campaigns import CAMPAIGNS
 from tests.faults.trials import Tally
