@@ -286,7 +286,7 @@ def summary(gan, pictures, begun_with, run):
     """Say what will run."""
     g, d = gan.generator.count_params(), gan.discriminator.count_params()
     count, size = pictures.count, f"{IMAGE_SIZE} x {IMAGE_SIZE}"
-    iterations = count // batch_size() * D_STEPS
+    iterations = count // (batch_size() * D_STEPS)
     scored = scoring.protocol_of(begun_with["score"], SCORE_SAMPLES, count)
     return f"""\
 Pictures  {count:,} of {pictures.name}, {size}, in {pictures.path}
