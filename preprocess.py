@@ -216,11 +216,8 @@ def _fill(part, path, data, size, images):
     """Write all faces to the file `part`; return what the .json says of them."""
     part.write_bytes(array.header(0, size))
     with workers.Workers(WORKERS) as readers:
-        pictures = range(images)
-        if data != "cartoons":
-            # In a worker too, for this process goes on to train and is to stay small
-            find = functools.partial(sources.list_pictures, _source(data))
-            (pictures,) = readers.in_order([workers.Job(find, data, data)])
+        drawn = data == "cartoons"  # numbers in place of pictures
+        pictures = range(images) if drawn else sources.list_pictures(_source(data))
         total = min(images or len(pictures), len(pictures))
         array.check_room(path, total, size)
         with Bar(total=total, unit=" pictures", desc=path.name) as bar:
