@@ -613,6 +613,7 @@ def test_a_run_waits_for_another_one_in_its_folder(faces, capsys):
 
 
 @LINUX
+@pytest.mark.slow
 def test_a_kill_leaves_no_worker_and_no_array_and_two_starts_then_make_one(
     many, script_process
 ):
