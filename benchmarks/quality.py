@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import evaluate
-import train
+import models
 from benchmarks import report
-from benchmarks.contest import find_device
 from benchmarks.machine import describe_machine, versions
 from benchmarks.workers import SUITE
 from dcgan.common.console import UserError, run
 from dcgan.common.files import write_json
 from dcgan.common.options import options
-from dcgan.runs import checkpoints, generators
-from preprocess import prepare
+from dcgan.runs import checkpoints
+from dcgan.scores import inception, metrics
+from dcgan.training.chance import noise, pick
+from dcgan.training.hardware import describe_device
+from preprocess import checksum_of, open_faces, prepare
 
 # What to learn from, and for how long
 DATA = "celeba"  # as train.py's DATA
@@ -43,10 +45,16 @@ INCEPTION = ""  # Inception's weights; empty: fetched, as evaluate.py does
 RUNS = "runs/quality"  # the folder of the runs
 OUT = ""  # a file for what is printed
 
+# No options from here on
+
+# As evaluate.py's: the same faces for every recipe
+SEED, MMD_FACES = 1, 2000
+
 # The plain recipe, spelled out: train.py's defaults may be others by now
 PLAIN = {
     **{"batch-size": 64, "g-learning-rate": 2e-4, "d-learning-rate": 2e-4},
-    **{"beta-1": 0.5, "learning-rate-hold": 0, "learning-rate-half-life": 0},
+    **{"d-steps": 1, "g-steps": 1, "beta-1": 0.5},
+    **{"learning-rate-hold": 0, "learning-rate-half-life": 0},
     **{"average-decay": 0.999, "loss": "cross-entropy", "augment": "", "r1": 0},
     **{"d-norm": "batch", "width": 1, "label-smoothing": 0, "label-flipping": 0},
 }
@@ -97,20 +105,16 @@ def main(argv=None):
     """Train and score what the constants ask for, and print the table."""
     options(sys.modules[__name__], argv)
     names, seeds = chosen(), seeds_of(SEEDS)
-    evaluate.SAMPLES, evaluate.NETWORK = SAMPLES, INCEPTION
-    evaluate.REAL, evaluate.SEED = 0, 1
-    network, refusal = evaluate.open_network()
-    if refusal:
-        raise UserError(f"Recipes are compared by KID. {refusal}")
-    real = open_real()
-    found = {}
+    evaluate.REAL, evaluate.SEED = 0, SEED
+    network, real = inception.load(inception.find(INCEPTION)), open_real()
+    scores = {}
     for name in names:
         for seed in seeds:
             folder = folder_of(KNOWN[name], seed)
             train_run(KNOWN[name], seed, folder)
-            found[name, seed] = score(KNOWN[name], folder, network, real)
-            print(f"{name}, seed {seed}: KID {found[name, seed]['kid']:.5f}")
-    show(report.Page(OUT), found, real, network)
+            scores[name, seed] = score(KNOWN[name], folder, network, real)
+            print(f"{name}, seed {seed}: KID {scores[name, seed]['kid']:.5f}")
+    show(report.Page(OUT), scores, real, network)
 
 
 def chosen():
@@ -127,14 +131,14 @@ def chosen():
 
 def named(text):
     """Split "plain,batch 32, itself" into names: some of KNOWN's have commas too."""
-    found = []
+    names = []
     for part in text.split(","):
-        longer = f"{found[-1]},{part}" if found else ""
+        longer = f"{names[-1]},{part}" if names else ""
         if longer and any(name.startswith(longer) for name in KNOWN):
-            found[-1] = longer
+            names[-1] = longer
         else:
-            found.append(part.strip())
-    return found
+            names.append(part.strip())
+    return names
 
 
 def seeds_of(text):
@@ -147,9 +151,7 @@ def seeds_of(text):
 def open_real():
     """Return the evaluate.Real faces that all recipes learn from."""
     prepared = prepare(DATA, IMAGE_SIZE, IMAGES)
-    faces = evaluate.preprocess.open_faces(prepared)
-    checksum = evaluate.preprocess.checksum_of(prepared)
-    return evaluate.Real(faces, prepared, checksum, True)
+    return evaluate.Real(open_faces(prepared), prepared, checksum_of(prepared), True)
 
 
 def folder_of(recipe, seed):
@@ -192,43 +194,46 @@ def score(recipe, folder, network, real):
             return kept
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    generator = generator_of(folder, recipe.itself)
-    fake = evaluate.draw(generator, generator.input_shape[1])
-    faces = [evaluate.pick(each, 2000, evaluate.MMD) for each in (real.faces, fake)]
-    found = {"mmd": evaluate.scores.mmd(*faces)}
-    found |= evaluate.score_features(network, real, fake)
-    row = progress_of(folder)["rows"][-1]
-    found |= {name: row[name] for name in ("real_accuracy", "fake_accuracy")}
-    found |= {"wanted": wanted, "diversity": row["diversity"]}
-    write_json(path, found)
-    return found
+    arrays, progress = checkpoints.read(checkpoints.paths(folder)[-1])
+    generator = generator_of(folder, arrays if recipe.itself else None)
+    shape = (SAMPLES, models.LATENT)
+    fake = models.draw(generator, noise(SEED, "evaluate_fake", shape))
+    pairs = [
+        pick(faces, min(MMD_FACES, len(faces)), SEED, "evaluate_mmd")
+        for faces in (real.faces, fake)
+    ]
+    row = progress["rows"][-1]
+    alike = ("real_accuracy", "fake_accuracy", "diversity")
+    scores = {
+        "mmd": metrics.mmd(*pairs),
+        **evaluate.score_features(network, real, fake),
+        **{name: row[name] for name in alike},
+        "wanted": wanted,
+    }
+    write_json(path, scores)
+    return scores
 
 
-def generator_of(folder, itself):
-    """Return the averaged generator of a run's last epoch, or the one behind it."""
-    if not itself:
-        return generators.load_generator(folder, "last")[0]
-    begun = folder.read_constants(folder)
-    for name, value in begun["constants"].items():
-        setattr(train, name, value)
-    gan = train.build(begun["begun_with"]["precision"])
-    checkpoints.load(folder, gan)
-    return gan.generator
+def generator_of(folder, arrays=None):
+    """Return the averaged generator of a run's last epoch; of the arrays of a
+    checkpoint, if they are given, the one behind it.
+    """
+    generator, _ = models.load_generator(folder, "last")
+    if arrays:
+        names = sorted(name for name in arrays if name.startswith("generator."))
+        for variable, name in zip(generator.variables, names, strict=True):
+            variable.assign(arrays[name])
+    return generator
 
 
-def progress_of(folder):
-    """Return the progress that a run's newest checkpoint holds."""
-    return checkpoints.read_progress(checkpoints.folders(folder)[-1])
-
-
-def show(page, found, real, network):
+def show(page, scores, real, network):
     """Print what was measured on what, every run, and the mean over the seeds."""
     count, name = len(real.faces), real.prepared.name
     page(f"Machine: {describe_machine()}.  ")
-    page(f"Device: {find_device(train.models.keras.backend.backend())}  ")
+    page(f"Device: {describe_device()}  ")
     page(f"Versions: {versions()}.  ")
     page(
-        f"Pictures: {count:,} of {name} ({real.prepared.about['crop']}), sha256 "
+        f"Pictures: {count:,} of {name} ({real.prepared.facts['crop']}), sha256 "
         f"{real.checksum[:8]}. {EPOCHS} epochs, so {EPOCHS * count:,} pictures shown, "
         "less the last incomplete batches.  "
     )
@@ -238,9 +243,9 @@ def show(page, found, real, network):
         f"{network.sha256[:8]}.\n"
     )
     rows = []
-    for (recipe, seed), it in found.items():
+    for (recipe, seed), it in scores.items():
         drawn = "itself" if KNOWN[recipe].itself else "average"
-        cells = [recipe, said(KNOWN[recipe]), drawn, f"{seed}"]
+        cells = [recipe, as_options(KNOWN[recipe]), drawn, f"{seed}"]
         cells.append(f"{it['kid']:.4f} +- {it['kid_standard_error']:.4f}")
         cells += [f"{it['fid']:.1f}", f"{it['precision']:.2f}", f"{it['recall']:.2f}"]
         cells += [f"{it['mmd']:.5f}", f"{it['diversity']:.2f}"]
@@ -250,19 +255,19 @@ def show(page, found, real, network):
     head += ("precision", "recall", "MMD", "diversity", "D right on real, fake")
     page.table(head, rows)
     page()
-    page.table(("recipe", "seeds", "mean KID", "against plain"), means(found))
+    page.table(("recipe", "seeds", "mean KID", "against plain"), means(scores))
 
 
-def said(recipe):
+def as_options(recipe):
     """Return what a recipe changes as train.py's options."""
     changed = recipe.changed.items()
     return " ".join(f"`--{name} {value}`" for name, value in changed) or "nothing"
 
 
-def means(found):
+def means(scores):
     """Return the rows of the second table, the best recipe first."""
     kids = {}
-    for (recipe, _), it in found.items():
+    for (recipe, _), it in scores.items():
         kids.setdefault(recipe, []).append(it["kid"])
     mean = {recipe: statistics.mean(each) for recipe, each in kids.items()}
     plain = mean.get("plain")
