@@ -1,4 +1,6 @@
-import csv
+"""A training, from the command to what it leaves: tiny runs, and parts of them."""
+
+import copy
 import hashlib
 import json
 import os
@@ -16,817 +18,513 @@ from PIL import Image
 import models
 import preprocess
 import train
+from dcgan.common import files
 from dcgan.common.options import current
-from dcgan.runs import checkpoints, curves, generators
-from dcgan.runs import folder as run_folders
-from dcgan.scores import inception
-from dcgan.training import batches as feed
-from dcgan.training import compiled as fuse
-from dcgan.training import devices
-from dcgan.training import scoring as watch
-from dcgan.training.progress import first
+from dcgan.runs import checkpoints, folder
+from dcgan.training import compiled, scoring
+from dcgan.training.devices import Device
+from dcgan.training.scoring import Scorer
+from tests.runs.saved import make_old_checkpoint
+from tests.tiny import (
+    TINY,
+    assert_same_bits,
+    constants_of,
+    final,
+    generators_of,
+    log_of,
+    progress_of,
+    set_constants,
+)
 
-TINY = {
-    "DATA": "cartoons",
-    "IMAGE_SIZE": 28,
-    "IMAGES": 40,
-    "BATCH_SIZE": 8,
-    "EPOCHS": 2,
-    "SAMPLES": 20,
-    "STEPS_PER_CALL": 5,  # an epoch
-    "SCORE": "mmd",  # on any machine
-    "RUN": "runs/tiny",
-}
-
-# To be stopped in its second epoch, whose last call is a shorter one
-LONGER = {**TINY, "IMAGES": 80, "EPOCHS": 4, "STEPS_PER_CALL": 4}
-
-
-@pytest.fixture(scope="session")
-def arrays(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture
-def tiny(here, arrays, monkeypatch):
-    """Set constants for a tiny run in an empty folder; the arrays are shared."""
-    monkeypatch.setattr(preprocess, "FOLDER", str(arrays))
-    for name, value in {**current(train), **TINY}.items():
-        monkeypatch.setattr(train, name, value)
-    return here
-
-
-@pytest.fixture
-def gan(tiny):
-    return build()
-
-
-def build():
-    return train.build("float32")
-
-
-def once(gan, real, epoch, iteration):
-    """Run the five steps plainly on faces (8, 28, 28, 3); return {score: float}."""
-    given = {"real": real, **train.chance(epoch, iteration, 5)}
-    given |= {"mirrored": np.zeros(8, bool)}
-    batches = {name: keras.ops.convert_to_tensor(given[name][None]) for name in given}
-    scores = fuse.plain(gan, train.five_steps)(batches)
-    return {name: float(row[0]) for name, row in scores.items()}
-
-
-def final(run="runs/tiny"):
-    """Read the arrays of the newest checkpoint: all weights and optimizer states."""
-    with np.load(checkpoints.folders(run)[-1] / "weights.npz") as arrays:
-        return {name: arrays[name] for name in arrays.files}
-
-
-def assert_same_bits(one, other):
-    assert one.keys() == other.keys()
-    different = [name for name in one if one[name].tobytes() != other[name].tobytes()]
-    assert different == []
-
-
-def log_of(run="runs/tiny"):
-    with open(f"{run}/log.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def options_of(constants):
-    words = []
-    for name, value in constants.items():
-        words += [f"--{name.lower().replace('_', '-')}", str(value)]
-    return words
-
-
-@pytest.mark.every_backend
-def test_a_run_leaves_what_the_readme_promises(tiny, capsys):
-    train.main([])
-    run = tiny / "runs" / "tiny"
-    rows = log_of()
-    assert [row["epoch"] for row in rows] == ["1", "2"]
-    assert list(rows[0]) == [
-        "epoch",
-        "iterations",
-        "d_loss",
-        "g_loss",
-        "real_accuracy",
-        "fake_accuracy",
-        "diversity",
-        "mmd",
-        "pictures_per_second",
-        "seconds",
-        "waiting_share",
-        "alarm",
-    ]
-    assert [row.pop("alarm") for row in rows] == ["", ""]
-    assert [row["iterations"] for row in rows] == ["5", "10"]
-    assert all(float(value) >= 0 for row in rows for value in row.values())
-    for epoch in (1, 2):
-        with Image.open(run / "samples" / f"epoch-00{epoch}.png") as sheet:
-            assert sheet.size == (10 * 84 + 9 * 2, 2 * 84 + 2)
-    with Image.open(run / "losses.png") as curves:
-        assert min(curves.size) > 500
-    assert [path.name for path in checkpoints.folders(run)] == [
-        "checkpoint-000005",
-        "checkpoint-000010",
-    ]
-    constants = json.loads((run / "constants.json").read_text())
-    assert constants["constants"] == current(train)
-    assert constants["begun_with"]["count"] == 40
-    assert constants["begun_with"]["backend"] == models.keras.backend.backend()
-    assert "keras" in constants
-    generator, about = generators.load_generator(run, "last")
-    assert (about["epochs"], about["pictures_shown"]) == (2, 80)
-    assert about["data"]["count"] == 40
-    assert about["constants"]["BATCH_SIZE"] == 8
-    assert models.draw(generator, train.sheet_noise()).shape == (20, 28, 28, 3)
-    assert not list(run.rglob("part-*"))
-    told = capsys.readouterr().out
-    for words in ("Device", "Backend", "40 of cartoons", "5 iterations of 8"):
-        assert words in told
-    assert "Scoring   MMD, by pixels, 40 samples against 40 real faces" in told
-
-
-def test_the_saved_generator_is_the_averaged_one(tiny, monkeypatch):
-    monkeypatch.setattr(train, "G_LEARNING_RATE", 0.01)
-    train.main([])
-    arrays = final()
-    saved, _ = generators.load_generator("runs/tiny", "last")
-    for number, weight in enumerate(saved.weights):
-        np.testing.assert_array_equal(weight.numpy(), arrays[f"average.{number:03d}"])
-    assert (arrays["average.000"] != arrays["generator.000"]).any()
-
-
-def test_an_average_without_memory_is_the_generator_itself(tiny, monkeypatch):
-    monkeypatch.setattr(train, "AVERAGE_DECAY", 0.0)
-    train.main(["--epochs", "1"])
-    arrays = final()
-    names = [name for name in arrays if name.startswith("generator.")]
-    for name in names:
-        average = arrays[name.replace("generator", "average")]
-        np.testing.assert_allclose(average, arrays[name], rtol=1e-4, atol=1e-6)
-    assert names
-
-
-@pytest.mark.every_backend
-def test_a_run_in_two_parts_ends_with_the_same_bits(tiny, monkeypatch, capsys):
-    train.main([])
-    whole, rows = final(), log_of()
-    monkeypatch.setattr(train, "RUN", "runs/parts")
-    train.main(["--epochs", "1"])
-    train.main(["--epochs", "2"])
-    assert "Continuing runs/parts at epoch 2, iteration 1" in capsys.readouterr().out
-    assert_same_bits(whole, final("runs/parts"))
-    scores = ("epoch", "d_loss", "g_loss", "real_accuracy", "diversity", "mmd")
-    for row, other in zip(rows, log_of("runs/parts"), strict=True):
-        assert [row[name] for name in scores] == [other[name] for name in scores]
-
-
-def test_the_constants_say_how_fast_a_continued_run_learns(tiny, monkeypatch):
-    train.main(["--epochs", "1"])
-    path = tiny / "runs" / "tiny" / run_folders.CONSTANTS
-    about = json.loads(path.read_text())
-    about["constants"] |= {"G_LEARNING_RATE": 1e-4, "D_LEARNING_RATE": 7e-4}
-    path.write_text(json.dumps(about))
-    monkeypatch.setattr(train, "G_LEARNING_RATE", 1e-4)
-    monkeypatch.setattr(train, "D_LEARNING_RATE", 7e-4)
-    train.main(["--epochs", "2"])
-    rates = {
-        name: float(array)
-        for name, array in final().items()
-        if name in ("g_optimizer.001", "d_optimizer.001")
-    }
-    wanted = {"g_optimizer.001": 1e-4, "d_optimizer.001": 7e-4}
-    assert rates == pytest.approx(wanted)
-
-
-def wait_for(found, process, seconds=120):
-    """Poll until found() is true; fail if the process ends or time runs out first."""
-    end = time.monotonic() + seconds
-    while not found():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-    return found()
-
-
-@pytest.fixture(scope="session")
-def undisturbed(arrays, tmp_path_factory):
-    """Train in one go what the next tests stop; return its arrays and its log."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("undisturbed"))
-        patch.setattr(preprocess, "FOLDER", "data")
-        for name, value in {**current(train), **LONGER}.items():
-            patch.setattr(train, name, value)
-        train.main([])
-        return final(), log_of()
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_stopped_in_an_epoch_ends_with_the_same_bits(
-    here, script_process, undisturbed, number
-):
-    constants = {**LONGER, "CHECKPOINT_MINUTES": 1e-6}
-    process = script_process("train.py", *options_of(constants))
-    in_epoch_2 = here / "runs" / "tiny" / "checkpoint-000014"
-    wait_for(in_epoch_2.exists, process)
-    process.send_signal(number)
-    told = process.communicate(timeout=60)[1]
-    if number == signal.SIGKILL:
-        assert process.returncode == -9
-    else:
-        assert process.returncode == 130
-        assert "Stopped and saved before epoch" in told
-        assert re.search(r"To continue: python \S*train.py --data cartoons", told)
-        assert "Traceback" not in told
-    newest = checkpoints.folders("runs/tiny")[-1].name
-    assert "checkpoint-000014" <= newest < "checkpoint-000040"
-    constants["CHECKPOINT_MINUTES"] = 10
-    again = script_process("train.py", *options_of(constants))
-    out, error = again.communicate(timeout=200)
-    assert again.returncode == 0, error
-    assert "Continuing runs/tiny at epoch" in out
-    arrays, rows = undisturbed
-    assert_same_bits(arrays, final())
-    scores = ("d_loss", "g_loss", "real_accuracy", "fake_accuracy", "diversity", "mmd")
-    for row, other in zip(rows, log_of(), strict=True):
-        assert [row[name] for name in scores] == [other[name] for name in scores]
-
-
-def kept_generators(run="runs/tiny"):
-    """Return {file: what is in it} of the generators that a run keeps."""
-    found = {}
-    for which in generators.NAMES:
-        generator, about = generators.load_generator(run, which)
-        facts = ("epochs", "iterations", "pictures_shown", "score", "scored_by")
-        weights = [weight.numpy().tobytes() for weight in generator.weights]
-        found[which] = [about[fact] for fact in facts], weights
-    return found
-
-
-def best_of(run="runs/tiny"):
-    path = checkpoints.folders(run)[-1] / "progress.json"
-    return json.loads(path.read_text())["progress"]["best"]
-
-
-def test_the_best_generator_by_its_score_is_kept_and_the_last(tiny):
-    train.main(["--epochs", "5", "--g-learning-rate", "0.01"])
-    found = [float(row["mmd"]) for row in log_of()]
-    best = int(np.argmin(found)) + 1
-    assert best < 5  # else this run could not tell them apart
-    kept = {which: facts for which, (facts, _) in kept_generators().items()}
-    how = "MMD, by pixels, 40 samples against 40 real faces"
-    assert kept["best"] == [best, best * 5, best * 40, found[best - 1], how]
-    assert kept["last"] == [5, 25, 200, found[4], how]
-    assert best_of() == {"epoch": best, "score": found[best - 1]}
-    faces = preprocess.open_faces(preprocess.prepare("cartoons", 28, 40))
-    generator, about = generators.load_generator("runs/tiny")
-    seeds = (train.SEED, train.SCORE_NOISE), (train.SEED, train.SCORE_REAL)
-    scoring = watch.begin("mmd", faces, 2000, seeds)
-    assert watch.score(scoring, generator) == about["score"]
-
-
-def test_scores_come_every_so_many_epochs(tiny):
-    train.main(["--epochs", "3", "--score-every", "2"])
-    assert [bool(row["mmd"]) for row in log_of()] == [False, True, False]
-    assert kept_generators()["best"][0][0] == 2
-    assert kept_generators()["last"][0][0] == 3
-    assert kept_generators()["last"][0][3] is None
-
-
-def test_without_scores_the_last_generator_is_kept_and_all_else_is_the_same(
-    tiny, capsys
-):
-    train.main([])
-    capsys.readouterr()
-    train.main(["--score", "none", "--run", "runs/unscored"])
-    assert "Scoring   none: the last generator is kept" in capsys.readouterr().out
-    assert_same_bits(final(), final("runs/unscored"))
-    assert "mmd" not in log_of("runs/unscored")[0]
-    assert (
-        kept_generators("runs/unscored")["best"]
-        == kept_generators("runs/unscored")["last"]
-    )
-    assert kept_generators("runs/unscored")["best"][0][3:] == [None, None]
-    assert best_of("runs/unscored") is None
-
-
-def test_a_run_goes_on_with_the_score_it_began_with(tiny, monkeypatch):
-    train.main(["--epochs", "1"])
-    with pytest.raises(SystemExit, match="score was 'mmd' and is 'none'"):
-        train.main(["--score", "none"])
-    # Where a new run would be scored by KID
-    monkeypatch.setattr(watch, "has_gpu", lambda: True)
-    monkeypatch.setattr(inception, "FOLDER", str(tiny))
-    (tiny / inception.FILES[0].name).write_bytes(b"weights")
-    good = {"size": 7, "sha256": hashlib.sha256(b"weights").hexdigest()}
-    files = (inception.FILES[0]._replace(**good),)
-    monkeypatch.setattr(inception, "FILES", files)
-    assert watch.choose("auto") == "kid"
-    train.main(["--score", "auto", "--epochs", "2"])
-    assert all(row["mmd"] for row in log_of())
-
-
-MODULE = {"save_sheet": curves, "save_log": curves, "write_json": generators}
+LOSSES = ("d_loss", "g_loss", "real_accuracy", "fake_accuracy")
 
 
 class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("writes", [6, 7, 8, 9])
-def test_a_kill_at_an_epochs_end_leaves_the_same_generators(tiny, monkeypatch, writes):
-    """An epoch's end writes sheet, log, last, best and checkpoint. Killed in the second
-    one's: before the log is there, in the midst of the last or the best, or behind it.
+def numbers_of(run="runs/tiny"):
+    """Return what of the log and the generators does not depend on the clock."""
+    columns = ("epoch", "iterations", *LOSSES, "diversity", "mmd", "alarm")
+    rows = [[row[name] for name in columns] for row in log_of(run)]
+    names = ("epochs", "iterations", "pictures_shown", "score", "scored_by")
+    kept = {
+        which: ([facts[name] for name in names], arrays)
+        for which, (facts, arrays) in generators_of(run).items()
+    }
+    return rows, kept, progress_of(run)["best"]
+
+
+def names_of(run):
+    return [path.name for path in checkpoints.paths(run)]
+
+
+@pytest.mark.every_backend
+def test_a_run_leaves_what_the_readme_promises(tiny, trained):
+    run, rows = tiny / "runs" / "tiny", log_of()
+    columns = ["epoch", "iterations", *LOSSES, "diversity", "mmd"]
+    columns += ["pictures_per_second", "seconds", "waiting_share", "alarm"]
+    assert list(rows[0]) == columns
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert [row["iterations"] for row in rows] == ["5", "10"]
+    assert [row.pop("alarm") for row in rows] == ["", ""]
+    assert all(float(value) >= 0 for row in rows for value in row.values())
+    for epoch in (1, 2):
+        with Image.open(run / "samples" / f"epoch-00{epoch}.png") as sheet:
+            assert sheet.size == (10 * 84 + 9 * 2, 2 * 84 + 2)
+    with Image.open(run / "losses.png") as curves:
+        assert min(curves.size) > 500
+    assert names_of(run) == ["checkpoint-000005.npz", "checkpoint-000010.npz"]
+    assert not list(run.rglob("part-*"))
+    constants = constants_of()
+    assert constants["constants"] == current(train)
+    begun_with = constants["begun_with"]
+    assert (begun_with["count"], begun_with["score"]) == (40, "mmd")
+    assert begun_with["backend"] == keras.backend.backend()
+    assert "keras" in constants
+    printed = (trained / "printed.txt").read_text()
+    for words in (
+        "Device",
+        "Backend",
+        "40 of cartoons",
+        " 2 epochs of 5 iterations of 8",
+    ):
+        assert words in printed
+    assert "Scoring   MMD, by pixels, 40 samples against 40 real faces" in printed
+    end = (
+        "Finished: runs/tiny. Draw faces from it: python generate.py --run runs/tiny\n"
+    )
+    assert printed.endswith(end)
+
+
+@pytest.mark.every_backend
+def test_the_saved_generator_is_the_averaged_one_and_tells_of_itself(tiny):
+    generator, facts = models.load_generator("runs/tiny", "last")
+    arrays = final()
+    for number, weight in enumerate(generator.weights):
+        np.testing.assert_array_equal(weight.numpy(), arrays[f"average.{number:03d}"])
+    assert (arrays["average.000"] != arrays["generator.000"]).any()
+    assert models.draw(generator, train.sheet_noise()).shape == (20, 28, 28, 3)
+    assert (facts["epochs"], facts["iterations"]) == (2, 10)
+    assert facts["pictures_shown"] == 80
+    assert facts["constants"] == current(train)
+    # The array holds more pictures than the run was to take
+    array = np.load(Path(preprocess.FOLDER, "cartoons-28.npy"))
+    assert len(array) == 80
+    assert facts["data"]["count"] == 40
+    checksum = hashlib.sha256(array[:40].tobytes()).hexdigest()
+    assert facts["data"]["checksum"] == checksum
+    assert constants_of()["begun_with"]["checksum"] == checksum
+    scorer = Scorer("mmd", array[:40], train.SCORE_SAMPLES, train.SEED, Device())
+    noise = train.noise(train.SEED, "score_noise", (40, models.LATENT))
+    assert scorer.score(models.draw(generator, noise))["mmd"] == facts["score"]
+    assert facts["scored_by"] == scorer.protocol
+
+
+@pytest.mark.every_backend
+def test_a_run_of_before_goes_on_and_past_damage_to_the_same_bits(tiny, capsys):
+    """Networks built and traced anew, from a checkpoint as older versions wrote it."""
+    whole, numbers = final(), numbers_of()
+    older, newest = checkpoints.paths("runs/tiny")
+    make_old_checkpoint(older)
+    assert names_of("runs/tiny") == ["checkpoint-000005", "checkpoint-000010.npz"]
+    damaged = bytearray(newest.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    newest.write_bytes(damaged)
+    train.main(["--keep-checkpoints", "1"])
+    printed = capsys.readouterr().out
+    assert "runs/tiny/checkpoint-000010.npz is damaged" in printed
+    assert "Continuing runs/tiny at epoch 2, iteration 1" in printed
+    assert_same_bits(whole, final())
+    assert numbers_of() == numbers
+    assert names_of("runs/tiny") == ["checkpoint-000010.npz"]
+    assert not older.with_suffix("").exists()
+
+
+def interrupt(patch, call, kill=False):
+    """Send this process Ctrl-C when a call of the device has been started, or end it
+    before that; call: which, from 1 on.
     """
-    options = ["--g-learning-rate", "0.01"]
-    train.main([*options, "--run", "runs/whole"])
-    assert best_of("runs/whole")["epoch"] == 2  # else no best would be written there
-    done = []
+    start, started = compiled.Calls.start, []
 
-    def deadly(write):
-        def instead(*given):
-            if len(done) == writes:
-                raise Killed
-            done.append(write)
-            return write(*given)
+    def start_and_interrupt(calls, batches):
+        started.append(1)
+        if len(started) == call and kill:
+            raise Killed
+        scores = start(calls, batches)
+        if len(started) == call:
+            signal.raise_signal(signal.SIGINT)
+        return scores
 
-        return instead
+    patch.setattr(compiled.Calls, "start", start_and_interrupt)
 
+
+def test_a_run_stopped_and_killed_in_its_epochs_ends_with_the_same_bits(
+    quick, monkeypatch, capsys
+):
+    monkeypatch.setattr(train, "IMAGES", 80)  # two calls an epoch
+    train.main(["--run", "runs/whole"])
     monkeypatch.setattr(train, "RUN", "runs/tiny")
+
+    def stop(call, place):
+        with monkeypatch.context() as patch:
+            interrupt(patch, call)
+            with pytest.raises(SystemExit) as stopped:
+                train.main(["--epochs", "2"])
+        assert stopped.value.code == 130
+        error = capsys.readouterr().err
+        assert f"Stopped and saved before {place}. To continue: python " in error
+
     with monkeypatch.context() as patch:
-        for name in ("save_sheet", "save_log", "write_json"):
-            patch.setattr(MODULE[name], name, deadly(getattr(MODULE[name], name)))
-        patch.setattr(checkpoints, "save", deadly(checkpoints.save))
+        interrupt(patch, 2, kill=True)
         with pytest.raises(Killed):
-            train.main(options)
-    assert best_of()["epoch"] == 1
-    train.main(options)
-    assert kept_generators() == kept_generators("runs/whole")
-    assert best_of() == best_of("runs/whole")
-    assert [row["mmd"] for row in log_of()] == [r["mmd"] for r in log_of("runs/whole")]
+            train.main(["--epochs", "1", "--checkpoint-minutes", "1e-6"])
+    assert names_of("runs/tiny") == ["checkpoint-000005.npz"]
+    monkeypatch.setattr(train, "CHECKPOINT_MINUTES", 10.0)
+    stop(1, "epoch 2, iteration 1")  # in the last call of an epoch
+    stop(1, "epoch 2, iteration 6")
+    train.main(["--epochs", "2"])
+    printed = capsys.readouterr().out
+    assert "Continuing runs/tiny at epoch 2, iteration 6." in printed
+    assert_same_bits(final("runs/whole"), final())
+    assert numbers_of() == numbers_of("runs/whole")
 
 
-HUGE = ["--g-learning-rate", "0.2", "--d-learning-rate", "0.2"]
+def test_a_run_made_longer_learns_and_scores_as_the_constants_say(
+    tiny, quick, monkeypatch, capsys
+):
+    path = Path("runs/tiny", folder.CONSTANTS)
+    written = constants_of()
+    written["constants"] |= {"G_LEARNING_RATE": 1e-4, "D_LEARNING_RATE": 7e-4}
+    path.write_text(json.dumps(written))
+    monkeypatch.setattr(train, "G_LEARNING_RATE", 1e-4)
+    monkeypatch.setattr(train, "D_LEARNING_RATE", 7e-4)
+    train.main(["--epochs", "3", "--score-every", "2"])
+    assert "Continuing runs/tiny at epoch 3, iteration 1." in capsys.readouterr().out
+    arrays = final()
+    assert float(arrays["g_optimizer.001"]) == pytest.approx(1e-4)
+    assert float(arrays["d_optimizer.001"]) == pytest.approx(7e-4)
+    assert [bool(row["mmd"]) for row in log_of()] == [True, True, False]
+    kept = generators_of()
+    assert kept["best"][0]["epochs"] == progress_of()["best"]["epoch"] == 2
+    facts, _ = kept["last"]
+    assert (facts["epochs"], facts["score"]) == (3, None)
 
 
-def test_huge_learning_rates_raise_the_alarm_within_two_epochs(tiny, capsys):
-    train.main(HUGE)
-    assert any("collapse" in row["alarm"] for row in log_of())
-    told = capsys.readouterr().out
-    assert re.search("^ALARM in epoch [12]: collapse", told, re.M)
-    assert "Finished: runs/tiny" in told
+SEVERAL = ["--d-steps", "2", "--g-steps", "3", "--batch-size", "4"]
+SEVERAL += ["--average-decay", "0", "--score", "none", "--steps-per-call", "1"]
 
 
-def constant_gan(precision):
-    """Build what trains, with a generator that draws one face, and keeps to it."""
-    gan = build_gan(precision)
-    for network in (gan.generator, gan.average):
-        network.weights[0].assign(np.zeros(network.weights[0].shape))
-    return gan
+def test_a_run_of_several_steps_in_two_parts_ends_with_the_same_bits(quick, capsys):
+    """Unscored, without an average, and by plain train_on_batch."""
+    train.main(SEVERAL)
+    assert "Scoring   none: the last generator is kept" in capsys.readouterr().out
+    whole, numbers = final(), kept_without_scores()
+    assert whole["d_optimizer.000"] == 2 * 5 * 2
+    assert whole["g_optimizer.000"] == 2 * 5 * 3
+    for name in whole:
+        if name.startswith("generator."):
+            average = whole[name.replace("generator", "average")]
+            np.testing.assert_allclose(average, whole[name], rtol=1e-4, atol=1e-6)
+    checkpoints.paths("runs/tiny")[-1].unlink()
+    train.main(SEVERAL)
+    printed = capsys.readouterr().out
+    assert "2 epochs of 5 iterations of 4" in printed
+    assert "Continuing runs/tiny at epoch 2, iteration 1" in printed
+    assert_same_bits(whole, final())
+    assert kept_without_scores() == numbers
 
 
-build_gan = train.build
+def kept_without_scores():
+    assert "mmd" not in log_of()[0]
+    assert progress_of()["best"] is None
+    both = list(generators_of().values())
+    for facts, _ in both:
+        assert facts["score"] is facts["scored_by"] is None
+        assert (facts["epochs"], facts["pictures_shown"]) == (2, 80)
+    assert both[0][1] == both[1][1]
+    return both[0][1]
 
 
-def test_a_generator_of_one_constant_raises_the_alarm_at_once(tiny, monkeypatch):
-    monkeypatch.setattr(train, "build", constant_gan)
-    train.main(["--epochs", "1", "--g-learning-rate", "1e-12"])
-    assert log_of()[0]["alarm"] == "collapse"
-    assert float(log_of()[0]["diversity"]) == 0
+def at_the_start(patch, body, *argv):
+    """Run main() with body(run, gan, device, progress, faces, begun_with) in place of
+    the training.
+    """
+    with patch.context() as inner:
+        inner.setattr(train, "train", body)
+        train.main([*argv])
 
 
-def test_a_healthy_run_raises_no_alarm(undisturbed):
-    assert [row["alarm"] for row in undisturbed[1]] == [""] * 4
+def end_epoch(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
+    """End the epoch as if its five iterations had been done."""
+    kind, samples = begun_with["score"], train.SCORE_SAMPLES
+    scorer = Scorer(kind, faces, samples, train.SEED, device)
+    progress.add({name: np.full(5, 0.5) for name in LOSSES})
+    progress.seconds = 1.0
+    train.finish_epoch(run, gan, device, progress, scorer)
 
 
-def test_a_run_may_end_at_an_alarm_and_keeps_the_best(tiny):
+def draw_one_face(gan):
+    """Make the averaged generator draw the same face whatever the noise."""
+    weight = gan.average.weights[0]
+    weight.assign(np.zeros(weight.shape))
+
+
+def test_the_best_generator_by_its_score_is_kept_and_the_last(tiny, quick, monkeypatch):
+    _, before, noted = numbers_of()
+    rows = [float(row["mmd"]) for row in log_of()]
+    assert noted == {"epoch": 2, "score": rows[1]}
+    assert rows[1] < rows[0]
+
+    def end(run, gan, *rest):
+        draw_one_face(gan)
+        end_epoch(run, gan, *rest)
+
+    at_the_start(monkeypatch, end, "--epochs", "3")
+    score = float(log_of()[2]["mmd"])
+    assert score > rows[1]
+    how = "MMD, by pixels, 40 samples against 40 real faces"
+    _, after, still = numbers_of()
+    assert after["best"] == before["best"]
+    assert after["best"][0] == [2, 10, 80, rows[1], how]
+    assert after["last"][0] == [3, 15, 120, score, how]
+    assert still == noted
+
+
+# Before the log is renamed, or the last's JSON, the best, its JSON, the checkpoint
+KILLS = (2, 4, 5, 6, 7)
+
+
+def test_a_kill_at_an_epochs_end_leaves_the_same_generators(tiny, quick, monkeypatch):
+    """An epoch's end writes sheet, log, last, best and checkpoint, and changes nothing
+    that trains.
+    """
+    newest = checkpoints.paths("runs/tiny")[-1]
+    arrays, progress = checkpoints.read(newest)
+    progress["best"]["score"] = 9.0  # so that the next one is better
+    checkpoints.write(newest, arrays, progress)
+    replace, replaced = files.replace, []
+
+    def deadly(old, new):
+        replaced.append(Path(new).name)
+        if len(replaced) == deadly.at:
+            raise Killed
+        replace(old, new)
+
+    def end(run, gan, device, progress, *rest):
+        before = progress.as_dict()
+        weights = [each.numpy() for each in compiled.variables_of(gan)]
+
+        def end_in(path, kill_at=0):
+            replaced.clear()
+            deadly.at, run.folder = kill_at, Path(path)
+            progress.take_up(copy.deepcopy(before))
+            end_epoch(run, gan, device, progress, *rest)
+
+        for writes in (0, *KILLS):
+            shutil.copytree("runs/tiny", f"runs/{writes}")
+        end_in("runs/0")
+        expected = numbers_of("runs/0")
+        for writes in KILLS:
+            path = f"runs/{writes}"
+            with pytest.raises(Killed):
+                end_in(path, writes)
+            assert progress_of(path)["epoch"] == 3  # to do still
+            assert {facts["epochs"] for facts, _ in generators_of(path).values()} <= {
+                2,
+                3,
+            }
+            end_in(path)
+            assert numbers_of(path) == expected
+        for variable, weight in zip(compiled.variables_of(gan), weights, strict=True):
+            np.testing.assert_array_equal(variable.numpy(), weight)
+
+    monkeypatch.setattr(files, "replace", deadly)
+    deadly.at = 0
+    at_the_start(monkeypatch, end, "--epochs", "3")
+    assert replaced == [
+        *("epoch-003.png", "log.csv", "generator-last.weights.h5"),
+        *("generator-last.json", "generator.weights.h5", "generator.json"),
+        "checkpoint-000015.npz",
+    ]
+    assert progress_of("runs/0")["best"]["epoch"] == 3
+
+
+HUGE = ["--g-learning-rate", "0.5", "--d-learning-rate", "0.5"]
+
+
+def test_a_run_may_end_at_an_alarm_and_keeps_the_best(quick, capsys):
     message = (
         r"ALARM in epoch 1: collapse .* Stopped; runs/tiny keeps the best generator "
-        r"\(epoch 1, score \d\.\d+\)\. .*: --run runs/tiny-2 --g-learning-rate 0.1 "
-        r"--d-learning-rate 0.1. To go on all the same: --no-stop-on-collapse"
+        r"\(epoch 1, score \d\.\d+\)\. .*: --run runs/tiny-2 --g-learning-rate 0.25 "
+        r"--d-learning-rate 0.25. To go on all the same: --no-stop-on-collapse"
     )
     with pytest.raises(SystemExit, match=message) as stopped:
         train.main([*HUGE, "--stop-on-collapse"])
     assert "\n" not in stopped.value.code
     assert len(log_of()) == 1
-    assert best_of()["epoch"] == 1
-    assert kept_generators()["best"] == kept_generators()["last"]
-    train.main([*HUGE, "--no-stop-on-collapse"])
-    assert len(log_of()) == 2
-
-
-def test_the_end_names_the_generator_to_draw_from(tiny, capsys):
-    train.main(["--epochs", "1"])
-    told = capsys.readouterr().out
-    assert told.endswith("Draw faces from it: python generate.py --run runs/tiny\n")
-    small = ("--image-size", "64", "--images", "8", "--width", ".1", "--epochs", "1")
-    train.main([*small, "--run", "runs/larger"])  # where MMD is no good guide
-    told = capsys.readouterr().out
-    assert told.endswith("python generate.py --run runs/larger --which last\n")
-
-
-def test_the_curves_show_scores_and_alarms(tiny):
-    train.main(["--epochs", "1"])
-    rows = [
-        {**row, "mmd": score, "alarm": alarm, "epoch": epoch}
-        for row in json.loads(
-            (checkpoints.folders("runs/tiny")[-1] / "progress.json").read_text()
-        )["progress"]["rows"]
-        for epoch, score, alarm in ((1, 0.5, ""), (2, None, "collapse"), (3, 0.2, ""))
-    ]
-    changes = [{"epochs": 1}, {"epochs": 3}]
-    *_, scored = all_axes = curves.draw_losses(rows, changes, shown=3).axes
-    assert len(all_axes) == 3
-    points = [line.get_xydata().tolist() for line in scored.lines[:2]]
-    assert points == [[[1, 0.5], [3, 0.2]], [[3, 0.2]]]
-    for axes in all_axes:
-        lines = [line for line in axes.lines if len(set(line.get_xdata())) == 1]
-        upright = {line.get_label(): list(line.get_xdata()) for line in lines}
-        assert upright["alarm"] == [2, 2]
-        assert upright["another recipe"] == [1.5, 1.5]
-        assert upright["this generator"] == [3, 3]
-    rows = [{name: row[name] for name in row if name != "mmd"} for row in rows]
-    assert len(curves.draw_losses(rows).axes) == 2
-
-
-def test_curves_that_coincide_or_go_below_zero_are_all_to_be_seen(tiny):
-    row = {"epoch": 1, "diversity": 1, "real_accuracy": 0.9, "fake_accuracy": 0.9}
-    rows = [{**row, "epoch": n, "d_loss": 0.5, "g_loss": -3.0} for n in (1, 2)]
-    losses, shares = curves.draw_losses(rows).axes
-    assert losses.get_ylim()[0] < -3
-    styles = {line.get_linestyle() for line in shares.lines[:2]}
-    assert styles == {"-", "--"}
-
-
-def test_a_finished_run_says_how_to_go_on(tiny, capsys):
-    train.main([])
-    before = final()
+    assert progress_of()["best"]["epoch"] == 1
+    _, kept, _ = numbers_of()
+    assert kept["best"] == kept["last"]
     capsys.readouterr()
-    train.main([])
-    told = capsys.readouterr().out
-    assert "runs/tiny is finished: 2 epochs. To train it longer: --epochs 4" in told
-    assert "--run runs/tiny-2" in told
-    assert_same_bits(before, final())
+    train.main([*HUGE, "--no-stop-on-collapse"])
+    printed = capsys.readouterr().out
+    assert re.search("^ALARM in epoch 2: collapse", printed, re.M)
+    assert "Finished: runs/tiny" in printed
+    assert all("collapse" in row["alarm"] for row in log_of())
 
 
-def test_other_constants_are_named_and_refused(tiny):
-    train.main(["--epochs", "1"])
-    before = final()
-    message = r"runs/tiny was begun differently: SEED was 1 and is 2\. Set it back"
+def test_a_generator_of_one_constant_raises_the_alarm_at_once(
+    quick, monkeypatch, capsys
+):
+    def end(run, gan, *rest):
+        draw_one_face(gan)
+        end_epoch(run, gan, *rest)
+
+    at_the_start(monkeypatch, end)
+    assert log_of()[0]["alarm"] == "collapse"
+    assert float(log_of()[0]["diversity"]) == 0
+    assert "ALARM in epoch 1: collapse" in capsys.readouterr().out
+
+
+def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tiny, quick, monkeypatch
+):
+    newest = checkpoints.paths("runs/tiny")[-1]
+    arrays, progress = checkpoints.read(newest)
+    sound = arrays["generator.000"].copy()
+    arrays["generator.000"][0, 0] = np.nan
+    checkpoints.write(newest, arrays, progress)
+    names, rows = names_of("runs/tiny"), log_of()
+    last = r"runs/tiny/checkpoint-000010.npz is the last good checkpoint\. Try lower "
+    last += "learning rates: --run runs/tiny-2 --g-learning-rate 0.0001 --d-le"
+    message = rf"Training diverged in epoch 3, iteration 1: d_loss is nan\. {last}"
     with pytest.raises(SystemExit, match=message):
-        train.main(["--seed", "2"])
+        train.main(["--epochs", "3"])
+
+    def end(run, gan, *rest):
+        """With losses as they should be, and weights that are not."""
+        gan.generator.weights[0].assign(sound)
+        gan.average.weights[0].assign(np.full(sound.shape, np.inf))
+        end_epoch(run, gan, *rest)
+
+    with pytest.raises(SystemExit, match=f"a weight of average is not finite. {last}"):
+        at_the_start(monkeypatch, end, "--epochs", "3")
+    assert names_of("runs/tiny") == names
+    assert log_of() == rows
+
+
+def test_a_run_folder_that_was_taken_away_is_not_begun_anew(tiny, quick, monkeypatch):
+    def end(*arguments):
+        shutil.move("runs/tiny", "elsewhere")
+        end_epoch(*arguments)
+
+    with pytest.raises(SystemExit, match="runs/tiny was removed or renamed during"):
+        at_the_start(monkeypatch, end, "--epochs", "3")
+    assert not Path("runs/tiny").exists()
+
+
+def test_a_finished_run_says_how_to_go_on_and_leaves_all_as_it_was(
+    tiny, quick, monkeypatch, capsys
+):
+    before = final()
+    monkeypatch.setattr(scoring, "has_gpu", lambda: True)  # a new one would have KID
+    Path("runs/tiny/lock").write_text("999999 on elsewhere")  # of a dead training
+    Path("runs/tiny/part-7-log.csv").touch()
+    Path("runs/tiny/part-1.zip").touch()
+    train.main(["--score", "auto"])
+    printed = capsys.readouterr().out
+    assert "runs/tiny is finished: 2 epochs. To train it longer: --epochs 4" in printed
+    assert "--run runs/tiny-2" in printed
+    assert "Scoring   MMD" in printed
     assert_same_bits(before, final())
+    assert not Path("runs/tiny/part-7-log.csv").exists()
+    assert Path("runs/tiny/part-1.zip").exists()
 
 
-def test_other_pictures_are_named_and_refused(tiny, monkeypatch):
-    train.main(["--epochs", "1"])
+def test_what_differs_from_how_a_run_was_begun_is_named_and_refused(
+    tiny, quick, monkeypatch
+):
+    before = final()
+
+    def refused(message, *options):
+        with monkeypatch.context() as patch:
+            set_constants(patch)
+            with pytest.raises(SystemExit, match=message):
+                train.main([*options, "--epochs", "3"])
+        assert_same_bits(before, final())
+
+    begun = "runs/tiny was begun differently: "
+    refused(rf"{begun}SEED was 1 and is 2\. Set it back", "--seed", "2")
+    refused(rf"{begun}score was 'mmd' and is 'none'", "--score", "none")
+    refused(rf"{begun}D_STEPS was 1 and is 2", "--d-steps", "2")
+    refused(rf"{begun}IMAGES was 40 and is 0", "--images", "0")
+    monkeypatch.setattr(preprocess, "FOLDER", "data")
     monkeypatch.setattr(preprocess, "CARTOON_SEED", 99)
-    with pytest.raises(SystemExit, match="begun differently: checksum was"):
+    refused(rf"{begun}checksum was")
+
+
+def test_a_second_training_in_one_folder_is_refused(tiny, quick):
+    process = rf"Process {os.getpid()} on \S+ trains in runs/tiny"
+    with folder.training("runs/tiny"), pytest.raises(SystemExit, match=process):
         train.main([])
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tiny, monkeypatch, capsys):
-    train.main([])
-    whole = final()
-    newest = checkpoints.folders("runs/tiny")[-1] / "weights.npz"
-    damaged = bytearray(newest.read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    newest.write_bytes(damaged)
-    train.main([])
-    told = capsys.readouterr().out
-    assert "runs/tiny/checkpoint-000010 is damaged" in told
-    assert "checksum" in told
-    assert "Continuing runs/tiny at epoch 2, iteration 1" in told
-    assert_same_bits(whole, final())
+def test_a_run_that_came_into_the_folder_meanwhile_is_not_continued(
+    tiny, quick, monkeypatch
+):
+    shutil.move("runs/tiny", "aside")
+
+    def prepare_slowly(*arguments):
+        shutil.move("aside", "runs/tiny")
+        return preprocess.prepare(*arguments)
+
+    monkeypatch.setattr(train, "prepare", prepare_slowly)
+    with pytest.raises(SystemExit, match="SEED was 1 and is 7"):
+        train.main(["--seed", "7", "--epochs", "3"])
+    assert constants_of()["constants"]["SEED"] == 1
+    assert len(log_of()) == 2
 
 
-def test_when_all_checkpoints_are_damaged_the_run_is_refused(tiny):
-    train.main([])
-    for folder in checkpoints.folders("runs/tiny"):
-        (folder / "progress.json").write_text("{")
-    with pytest.raises(SystemExit, match="All checkpoints in runs/tiny are damaged"):
-        train.main(["--epochs", "3"])
-
-
-def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tiny):
-    train.main(["--epochs", "1"])
-    folder = checkpoints.folders("runs/tiny")[-1]
-    poison(folder)
-    message = (
-        r"Training diverged in epoch 2, iteration 1: d_loss is nan\. "
-        r"runs/tiny/checkpoint-000005 is the last good checkpoint\. Try lower"
-    )
-    with pytest.raises(SystemExit, match=message):
-        train.main(["--epochs", "2"])
-    assert [path.name for path in checkpoints.folders("runs/tiny")] == [folder.name]
+def test_a_run_without_checkpoints_begins_anew_unless_it_has_a_generator(
+    tiny, quick, monkeypatch
+):
+    for path in checkpoints.paths("runs/tiny"):
+        path.unlink()
+    facts, _ = generators_of()["last"]
+    refused = "a generator of 2 epochs and no checkpoint.*To begin anew: --run NAME$"
+    with pytest.raises(SystemExit, match=refused):
+        train.main(["--seed", "7"])
+    assert generators_of()["last"][0] == facts
+    for path in Path("runs/tiny").glob("generator*"):
+        path.unlink()
+    at_the_start(monkeypatch, lambda *_: None, "--seed", "7")
+    assert constants_of()["constants"]["SEED"] == 7
+    at_the_start(monkeypatch, end_epoch, "--seed", "7")
     assert len(log_of()) == 1
 
 
-def poison(folder):
-    """Put a NaN into a generator's weight of a checkpoint, with the right checksum."""
-    path = folder / "weights.npz"
-    with np.load(path) as arrays:
-        arrays = {name: arrays[name] for name in arrays.files}
-    arrays["generator.000"][0, 0] = np.nan
-    np.savez(path, **arrays)
-    progress = json.loads((folder / "progress.json").read_text())["progress"]
-    written = {
-        "progress": progress,
-        "checksum": checkpoints._checksum(folder, progress),
-    }
-    (folder / "progress.json").write_text(json.dumps(written))
-
-
-def test_weights_that_are_not_finite_are_not_saved(gan, tiny):
-    gan.generator.weights[0].assign(np.full(gan.generator.weights[0].shape, np.inf))
-    with pytest.raises(FloatingPointError):
-        checkpoints.save("runs/x", gan, first(), 2)
-    assert checkpoints.folders("runs/x") == []
-
-
-def test_only_the_newest_checkpoints_are_kept(gan, tiny):
-    mine = tiny / "runs" / "x" / "checkpoint-best"
-    mine.mkdir(parents=True)
-    for iterations in (1, 2, 999_999, 1_000_000):
-        progress = {**first(), "iterations": iterations}
-        checkpoints.save("runs/x", gan, progress, 2)
-    kept = [path.name for path in checkpoints.folders("runs/x")]
-    assert kept == ["checkpoint-999999", "checkpoint-1000000"]
-    assert len(list(mine.parent.iterdir())) == 3
-
-
-def test_the_checkpoint_of_the_last_epochs_end_stays(gan, tiny):
-    for iterations in range(5, 14):
-        progress = {**first(), "iterations": iterations, "iteration": iterations % 5}
-        checkpoints.save("runs/x", gan, progress, 2)
-    kept = [path.name for path in checkpoints.folders("runs/x")]
-    assert kept == ["checkpoint-000010", "checkpoint-000012", "checkpoint-000013"]
-
-
-def test_a_damaged_checkpoint_does_not_push_out_a_good_one(gan, tiny):
-    def save(iterations):
-        progress = {**first(), "iterations": iterations}
-        checkpoints.save("runs/x", gan, progress, 1000 if iterations < 7 else 1)
-
-    save(5)
-    save(6)
-    (tiny / "runs" / "x" / "checkpoint-000006" / "progress.json").write_text("[]")
-    assert checkpoints.load("runs/x", gan)["iterations"] == 5
-    save(7)
-    assert checkpoints.load("runs/x", gan)["iterations"] == 7
-
-
-def test_a_run_that_saved_nothing_yet_may_begin_with_other_constants(tiny):
-    train.main(["--epochs", "1"])  # and was killed before its checkpoint
-    for folder in checkpoints.folders("runs/tiny"):
-        shutil.rmtree(folder)
-    train.main(["--batch-size", "4"])
-    constants = json.loads((tiny / "runs" / "tiny" / "constants.json").read_text())
-    assert constants["constants"]["BATCH_SIZE"] == 4
-    assert len(log_of()) == 1
+def test_a_disk_without_room_for_the_checkpoints_is_named_first(quick, monkeypatch):
+    nearly_full = shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: nearly_full)
+    with pytest.raises(SystemExit, match=r"runs/tiny needs \d+ MB .* 1 MB free"):
+        train.main([])
+    assert not checkpoints.paths("runs/tiny")
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux")
-def test_a_run_folder_that_even_root_cannot_make_is_one_line(tiny):
+def test_a_run_folder_that_even_root_cannot_make_is_one_line(quick):
     with pytest.raises(SystemExit, match=r"Cannot make /proc/x: .* Another: --run"):
         train.main(["--run", "/proc/x"])
 
 
-def test_files_of_ones_own_in_a_run_folder_stay(tiny):
-    mine = [tiny / "runs" / "tiny" / name for name in ("part-1.zip", "part-photos")]
-    mine[1].mkdir(parents=True)
-    mine[0].touch()
-    with pytest.raises(SystemExit, match="holds something else"):
-        train.main([])
-    train.main(["--run", "runs/b", "--epochs", "1"])
-    left = tiny / "runs" / "b" / "part-7-log.csv"
-    for path in (left, tiny / "runs" / "b" / "part-1.zip"):
-        path.touch()
-    train.main(["--run", "runs/b", "--epochs", "2"])
-    assert not left.exists()
-    assert (tiny / "runs" / "b" / "part-1.zip").exists()
-    assert all(path.exists() for path in mine)
-
-
-def test_a_run_that_came_into_the_folder_meanwhile_is_not_continued(tiny, monkeypatch):
-    train.main(["--epochs", "1"])
-    shutil.move("runs/tiny", "aside")
-
-    def prepare_slowly(*given):
-        shutil.move("aside", "runs/tiny")
-        return preprocess.prepare(*given)
-
-    monkeypatch.setattr(train, "prepare", prepare_slowly)
-    with pytest.raises(SystemExit, match="SEED was 1 and is 7"):
-        train.main(["--seed", "7", "--epochs", "2"])
-    told = json.loads((tiny / "runs" / "tiny" / run_folders.CONSTANTS).read_text())
-    assert told["constants"]["SEED"] == 1
-    assert len(log_of()) == 1
-
-
-def test_a_run_folder_that_was_taken_away_is_not_begun_anew(tiny, monkeypatch):
-    score = watch.score
-
-    def take_away_and_score(*given):
-        shutil.move("runs/tiny", "elsewhere")
-        return score(*given)
-
-    monkeypatch.setattr(watch, "score", take_away_and_score)
-    with pytest.raises(SystemExit, match="runs/tiny was removed or renamed during"):
-        train.main([])
-    assert not Path("runs/tiny").exists()
-
-
-def test_a_generator_without_checkpoints_is_not_written_over(tiny):
-    train.main([])
-    for checkpoint in checkpoints.folders("runs/tiny"):
-        shutil.rmtree(checkpoint)
-    before = generators.load_generator("runs/tiny", "last")[1]
-    refused = "a generator of 2 epochs and no checkpoint.*To begin anew: --run NAME$"
-    with pytest.raises(SystemExit, match=refused):
-        train.main(["--seed", "7"])
-    assert generators.load_generator("runs/tiny", "last")[1] == before
-
-
-def test_the_pictures_that_it_was_trained_on_are_told_to_the_last(tiny):
-    train.main(["--epochs", "1"])
-    train.main(["--images", "16", "--run", "runs/few", "--epochs", "1"])
-    faces = np.load(Path(preprocess.FOLDER, "cartoons-28.npy"))[:16]
-    assert len(faces) == 16
-    about = generators.load_generator("runs/few")[1]["data"]
-    assert about["count"] == 16
-    assert about["checksum"] == hashlib.sha256(faces.tobytes()).hexdigest()
-
-
-def test_a_second_training_in_one_folder_is_refused(tiny):
-    us = rf"Process {os.getpid()} on \S+ trains in runs/tiny"
-    refused = pytest.raises(SystemExit, match=us)
-    with run_folders.alone("runs/tiny"), refused:
-        train.main([])
-    train.main(["--epochs", "1"])
-
-
-def test_pictures_that_are_all_alike_end_with_no_diversity(tiny, monkeypatch):
-    monkeypatch.setattr(preprocess, "FOLDER", "data")
-    (tiny / "alike").mkdir()
-    for number in range(8):
-        Image.new("RGB", (40, 40), "orange").save(tiny / "alike" / f"{number}.png")
-    train.main(["--data", "alike", "--images", "0", "--epochs", "1"])
-    assert float(log_of()[0]["diversity"]) == 0
-
-
-def test_fewer_pictures_of_a_larger_array_are_the_same_pictures(tiny, monkeypatch):
-    monkeypatch.setattr(preprocess, "FOLDER", "data")
-    alone = preprocess.checksum_of(preprocess.prepare("cartoons", 28, 40))
-    larger = preprocess.prepare("cartoons", 28, 60)
-    assert preprocess.checksum_of(preprocess.prepare("cartoons", 28, 40)) == alone
-    assert preprocess.checksum_of(larger) != alone
-
-
-def test_an_iteration_is_the_five_steps_that_the_readme_tells(gan):
-    """Against the same steps by hand, with the noise of the documented streams."""
-    other, epoch, iteration = build(), 2, 5
-    real = np.random.default_rng(0).integers(0, 256, (8, 28, 28, 3)).astype("uint8")
-    ones, zeros = np.ones((8, 1), "float32"), np.zeros((8, 1), "float32")
-
-    def uniform(purpose):
-        random = np.random.default_rng((train.SEED, purpose, epoch, iteration))
-        return random.uniform(-1, 1, (8, 100)).astype("float32")
-
-    fake = other.generator(uniform(3), training=True)
-    both = {"real": keras.ops.convert_to_tensor(real), "fake": fake}
-    other.judge.train_on_batch(both, {"real": ones, "fake": zeros})
-    g_loss = other.d_on_g.train_on_batch(uniform(4), ones)
-    scores = once(gan, real, epoch, iteration)
-    assert scores["g_loss"] == g_loss
-    for model, by_hand in ((gan.judge, other.judge), (gan.d_on_g, other.d_on_g)):
-        for weight, expected in zip(model.variables, by_hand.variables, strict=True):
-            np.testing.assert_array_equal(weight.numpy(), expected.numpy())
-
-
-def test_the_networks_learn_the_colour_of_the_faces(gan, monkeypatch):
-    """With any label swapped the generator would move away from the real faces."""
-    monkeypatch.setattr(train, "G_LEARNING_RATE", 1e-3)
-    gan = build()
-    orange = np.array([230, 140, 20], "uint8")
-    real = np.broadcast_to(orange, (8, 28, 28, 3)).copy()
-    real += np.random.default_rng(0).integers(0, 20, real.shape, "uint8")
-
-    def distance():
-        faces = models.to_pixels(models.make_fakes(gan.generator, train.sheet_noise()))
-        return np.abs(faces.mean((0, 1, 2)) - real.mean((0, 1, 2))).mean()
-
-    before = distance()
-    scores = [once(gan, real, 1, iteration) for iteration in range(40)]
-    assert distance() < before / 2
-    early = scores[5:15]
-    assert np.mean([score["real_accuracy"] for score in early]) > 0.6
-    assert np.mean([score["fake_accuracy"] for score in early]) > 0.6
-
-
 @pytest.mark.parametrize(
-    ("size", "expected"), [(28, 32), (32, 32), (64, 32), (128, 64)]
-)
-def test_the_size_decides_how_large_a_batch_is_unless_it_is_said(
-    tiny, monkeypatch, size, expected
-):
-    monkeypatch.setattr(train, "IMAGE_SIZE", size)
-    assert train.batch_size() == 8
-    monkeypatch.setattr(train, "BATCH_SIZE", 0)
-    assert train.batch_size() == expected
-    assert train.noise(train.D_NOISE, 1, 0).shape == (expected, models.LATENT)
-
-
-def test_noise_is_fresh_in_every_step_and_the_same_in_every_run(tiny, monkeypatch):
-    def draws():
-        purposes = (train.D_NOISE, train.G_NOISE)
-        places = [(1, 0), (1, 1), (2, 0)]
-        return [train.noise(step, *place) for step in purposes for place in places]
-
-    first = draws()
-    assert len({draw.tobytes() for draw in first}) == len(first)
-    assert [draw.tobytes() for draw in draws()] == [draw.tobytes() for draw in first]
-    monkeypatch.setattr(train, "SEED", 2)
-    assert all((a != b).any() for a, b in zip(first, draws(), strict=True))
-    assert first[0].shape == (8, models.LATENT)
-    assert first[0].dtype == np.float32
-    assert -1 <= first[0].min() < -0.95
-    assert 0.95 < first[0].max() <= 1
-
-
-def test_half_of_the_faces_are_mirrored_unless_flip_is_off(tiny, monkeypatch):
-    def mirrored():
-        return np.stack([train.chance(1, n, 100)["mirrored"] for n in range(100)])
-
-    assert mirrored().shape == (100, 8)
-    assert 0.4 < mirrored().mean() < 0.6
-    monkeypatch.setattr(train, "FLIP", False)
-    assert not mirrored().any()
-
-
-def test_calls_get_the_batches_that_are_left_of_an_epoch(tiny, monkeypatch):
-    monkeypatch.setattr(train, "STEPS_PER_CALL", 2)
-    faces = np.arange(43, dtype="uint8")[:, None, None, None].repeat(28 * 28 * 3, 1)
-    faces = faces.reshape(43, 28, 28, 3)
-    training = train.Training(None, None, devices.One(), None, faces, None, 1.0)
-
-    def batches(epoch, iteration):
-        place = {**first(), "epoch": epoch, "iteration": iteration}
-        calls = list(train.batches_ahead(training, place))
-        rows = [fuse.unstacked(call) for call in calls]
-        sizes = [len(call["real"]) for call in calls]
-        return sizes, [batch for row in rows for batch in row]
-
-    sizes, whole = batches(2, 0)
-    assert sizes == [2, 2, 1]
-    order = feed.order(43, 8, train.SEED, 2)
-    for iteration, batch in enumerate(whole):
-        shown = np.asarray(batch["real"])
-        assert shown.shape == (8, 28, 28, 3)
-        assert shown[:, 0, 0, 0].tolist() == order[iteration].tolist()
-        expected = train.chance(2, iteration, 5)
-        assert set(batch) == {"real", *expected}
-        for name, array in expected.items():
-            np.testing.assert_array_equal(batch[name], array)
-        updates = 5 + iteration + 1  # of the whole run
-        decay = models.average_decay(updates, train.AVERAGE_DECAY)
-        assert float(batch["decay"]) == pytest.approx(decay)
-    sizes, late = batches(2, 3)
-    assert sizes == [1, 1]
-    for batch, other in zip(late, whole[3:], strict=True):
-        for name in batch:
-            np.testing.assert_array_equal(batch[name], other[name])
-
-
-@pytest.mark.parametrize(
-    ("smoothing", "real"), [(0.0, 1.0), (0.1, 0.9)], ids=["plain", "smoothed"]
-)
-def test_real_is_labelled_1_less_the_smoothing_and_fake_0(
-    tiny, monkeypatch, smoothing, real
-):
-    monkeypatch.setattr(train, "LABEL_SMOOTHING", smoothing)
-    labels = train.labels(1, 0)
-    assert labels["real_label"].shape == labels["fake_label"].shape == (8, 1)
-    assert labels["real_label"].ravel().tolist() == pytest.approx([real] * 8)
-    assert labels["fake_label"].ravel().tolist() == [0.0] * 8
-
-
-def test_flipping_swaps_the_given_share_of_labels(tiny, monkeypatch):
-    monkeypatch.setattr(train, "LABEL_FLIPPING", 0.25)
-    monkeypatch.setattr(train, "BATCH_SIZE", 4000)
-    labels = train.labels(1, 0)
-    assert np.mean(labels["real_label"] == 0) == pytest.approx(0.25, abs=0.03)
-    assert np.mean(labels["fake_label"] == 1) == pytest.approx(0.25, abs=0.03)
-    assert (train.labels(1, 0)["real_label"] == labels["real_label"]).all()
-    assert (train.labels(1, 1)["real_label"] != labels["real_label"]).any()
-
-
-@pytest.mark.parametrize(
-    ("given", "code", "message"),
+    ("options", "code", "message"),
     [
         (["--image-size", "50"], 2, "--image-size 50: must be one of 28, 32, 64, 128"),
         (["--loss", "hings"], 2, "--loss hings: must be one of cross-entropy, least"),
         (["--epochs", "-1"], 2, "--epochs -1: must be at least 1"),
+        (["--d-steps", "0"], 2, "--d-steps 0: must be at least 1"),
         (["--batch-size", "1"], 1, "BATCH_SIZE = 1: batch norm needs 2"),
         (["--epochs", "x"], 2, "--epochs: 'x' is not a whole number"),
         (["--epohcs", "1"], 2, "no option --epohcs, did you mean --epochs?"),
@@ -839,44 +537,213 @@ def test_flipping_swaps_the_given_share_of_labels(tiny, monkeypatch):
         (["--run", "full"], 1, "full holds something else"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(tiny, capsys, given, code, message):
-    (tiny / "file").touch()
-    (tiny / "full").mkdir()
-    (tiny / "full" / "letter.txt").touch()
-    before = sorted(tiny.rglob("*"))
+def test_bad_input_is_one_line_and_leaves_nothing(
+    fresh, capsys, options, code, message
+):
+    (fresh / "file").touch()
+    (fresh / "full").mkdir()
+    (fresh / "full" / "part-photos").mkdir()
+    (fresh / "full" / "part-1.zip").touch()
+    before = sorted(fresh.rglob("*"))
     with pytest.raises(SystemExit) as stopped:
-        train.main(given)
-    told = capsys.readouterr().err if code == 2 else stopped.value.code
-    assert message in told
-    assert told.strip().count("\n") == 0
+        train.main(options)
+    line = capsys.readouterr().err if code == 2 else stopped.value.code
+    assert message in line
+    assert line.strip().count("\n") == 0
     assert (stopped.value.code == 2) == (code == 2)
-    assert sorted(tiny.rglob("*")) == before
+    assert sorted(fresh.rglob("*")) == before
 
 
-DEEP = "[" * 100_000
+@pytest.mark.parametrize(
+    ("size", "expected"), [(28, 32), (32, 32), (64, 32), (128, 64)]
+)
+def test_the_size_decides_how_large_a_batch_is_unless_it_is_said(
+    monkeypatch, size, expected
+):
+    monkeypatch.setattr(train, "IMAGE_SIZE", size)
+    monkeypatch.setattr(train, "BATCH_SIZE", 8)
+    assert train.batch_size() == 8
+    monkeypatch.setattr(train, "BATCH_SIZE", 0)
+    assert train.batch_size() == expected
+    assert train.chance().batch_size == expected
 
 
-def test_a_note_nested_without_end_is_damage_like_any_other(gan, tiny, capsys):
-    for iterations in (1, 2):
-        checkpoints.save("runs/x", gan, {"iterations": iterations}, 2)
-    (checkpoints.folders("runs/x")[-1] / "progress.json").write_text(DEEP)
-    assert checkpoints.load("runs/x", gan) == {"iterations": 1}
-    assert "checkpoint-000002 is damaged" in capsys.readouterr().out
-    Path("runs/x/constants.json").write_text(DEEP)
-    with pytest.raises(SystemExit, match="cannot be read"):
-        run_folders.read_constants("runs/x")
+def test_the_constants_reach_what_draws_and_what_changes(monkeypatch):
+    values = {"SEED": 9, "D_STEPS": 2, "G_STEPS": 3, "FLIP": False, "AUGMENT": "cutout"}
+    values |= {"LABEL_SMOOTHING": 0.1, "LABEL_FLIPPING": 0.2, "BATCH_SIZE": 4}
+    values |= {"G_LEARNING_RATE": 1e-3, "D_LEARNING_RATE": 2e-3, "AVERAGE_DECAY": 0.9}
+    values |= {"LEARNING_RATE_HOLD": 5.0, "LEARNING_RATE_HALF_LIFE": 6.0}
+    for name, value in values.items():
+        monkeypatch.setattr(train, name, value)
+    drawn = train.chance()
+    assert (drawn.seed, drawn.d_steps, drawn.g_steps) == (9, 2, 3)
+    assert (drawn.batch_size, drawn.flip, drawn.augment) == (4, False, True)
+    assert (drawn.label_smoothing, drawn.label_flipping) == (0.1, 0.2)
+    assert drawn.latent == models.LATENT
+    changing = train.schedules()
+    assert (changing.g_rate, changing.d_rate, changing.average_decay) == (
+        1e-3,
+        2e-3,
+        0.9,
+    )
+    assert (changing.hold, changing.half_life) == (5, 6)
+    sheet = np.random.default_rng((9, 6)).uniform(-1, 1, (train.SAMPLES, models.LATENT))
+    np.testing.assert_array_equal(train.sheet_noise(), sheet.astype("float32"))
 
 
-def test_a_disk_without_room_for_the_checkpoints_is_told_first(tiny, monkeypatch):
-    nearly_full = shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: nearly_full)
-    with pytest.raises(SystemExit, match=r"runs/tiny needs \d+ MB .* 1 MB free"):
+def build():
+    """Build networks that compute without being traced."""
+    gan = train.build("float32")
+    gan.judge.run_eagerly = gan.d_on_g.run_eagerly = True
+    return gan
+
+
+def some_faces(count):
+    return np.random.default_rng(0).integers(0, 256, (count, 28, 28, 3), "uint8")
+
+
+@pytest.mark.parametrize(("d_steps", "g_steps"), [(1, 1), (2, 3)])
+def test_an_iteration_is_the_five_steps_that_the_readme_tells(
+    monkeypatch, d_steps, g_steps
+):
+    """Against the same steps by hand, with the noise of the documented streams."""
+    with pytest.MonkeyPatch.context() as patch:
+        set_constants(patch)
+        patch.setattr(train, "D_STEPS", d_steps)
+        patch.setattr(train, "G_STEPS", g_steps)
+        patch.setattr(train, "FLIP", False)
+        gan, other, epoch, iteration = build(), build(), 2, 5
+        real = some_faces(8 * d_steps).reshape(d_steps, 8, 28, 28, 3)
+        batch = {"real": real} | train.chance().iteration(epoch, iteration)
+        batch |= train.schedules().iteration(epoch, iteration, 10)
+        batches = {
+            name: keras.ops.convert_to_tensor(array[None])
+            for name, array in batch.items()
+        }
+        scores = compiled.plain(gan, train.five_steps)(batches)
+    ones, zeros = np.ones((8, 1), "float32"), np.zeros((8, 1), "float32")
+
+    def uniform(purpose, place):
+        random = np.random.default_rng((1, purpose, epoch, place))
+        return random.uniform(-1, 1, (8, 100)).astype("float32")
+
+    for step in range(d_steps):
+        fake = other.generator(uniform(3, iteration * d_steps + step), training=True)
+        both = {"real": keras.ops.convert_to_tensor(real[step]), "fake": fake}
+        labels = {"real": ones, "fake": zeros}
+        d = other.judge.train_on_batch(both, labels, return_dict=True)
+    for step in range(g_steps):
+        noise = uniform(4, iteration * g_steps + step)
+        g_loss = other.d_on_g.train_on_batch(noise, ones)
+    assert [scores[name][0] for name in LOSSES] == [
+        *(d["loss"], g_loss),
+        *(d["real_share_called_real"], d["fake_share_called_fake"]),
+    ]
+    for model, by_hand in ((gan.judge, other.judge), (gan.d_on_g, other.d_on_g)):
+        for weight, expected in zip(model.variables, by_hand.variables, strict=True):
+            np.testing.assert_array_equal(weight.numpy(), expected.numpy())
+
+
+def test_the_networks_learn_the_colour_of_the_faces(quick, monkeypatch):
+    """With any label swapped the generator would move away from the real faces."""
+    gan = train.build("float32")
+    for model in (gan.judge, gan.d_on_g):
+        models.set_rate(model, 1e-3)
+    orange = np.array([230, 140, 20], "uint8")
+    real = orange + np.random.default_rng(0).integers(0, 20, (8, 28, 28, 3), "uint8")
+
+    def distance():
+        faces = models.to_pixels(models.make_fakes(gan.generator, train.sheet_noise()))
+        return np.abs(faces.mean((0, 1, 2)) - real.mean((0, 1, 2))).mean()
+
+    def batches_from(start):
+        rows = [
+            {"real": real[None]}
+            | train.chance().iteration(1, number)
+            | train.schedules().iteration(1, number, 40)
+            for number in range(start, start + 5)
+        ]
+        stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        return {name: keras.ops.convert_to_tensor(stacked[name]) for name in stacked}
+
+    before, early = distance(), []
+    call = compiled.fused(gan, train.five_steps)
+    for start in range(0, 40, 5):
+        scores = call(batches_from(start))
+        if start in (5, 10):
+            early.append(
+                [np.mean(scores[f"{kind}_accuracy"]) for kind in ("real", "fake")]
+            )
+    assert distance() < before / 2
+    assert min(np.mean(early, axis=0)) > 0.6
+
+
+# To be stopped in its second epoch, whose last call is a shorter one
+LONGER = {**TINY, "IMAGES": 80, "EPOCHS": 4, "STEPS_PER_CALL": 4}
+
+
+def options_of(constants):
+    words = []
+    for name, value in constants.items():
+        words += [f"--{name.lower().replace('_', '-')}", str(value)]
+    return words
+
+
+def wait_for(is_there, process, seconds=120):
+    """Poll until is_there(); fail if the process ends or time runs out first."""
+    end = time.monotonic() + seconds
+    while not is_there():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Train in one go what the next test stops; return its folder."""
+    path = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        patch.setattr(preprocess, "FOLDER", "data")
+        set_constants(patch)
+        for name, value in LONGER.items():
+            patch.setattr(train, name, value)
         train.main([])
-    assert not checkpoints.folders("runs/tiny")
+    assert [row["alarm"] for row in log_of(path / TINY["RUN"])] == [""] * 4
+    return path / TINY["RUN"]
 
 
-def test_the_lock_of_a_dead_training_does_not_block(tiny):
-    Path("runs/tiny").mkdir(parents=True)
-    Path("runs/tiny/lock").write_text("999999 on elsewhere")
-    train.main(["--epochs", "1"])
-    assert checkpoints.folders("runs/tiny")
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_process_goes_on_to_the_same_bits(
+    here, script_process, undisturbed, number
+):
+    constants = {**LONGER, "CHECKPOINT_MINUTES": 1e-6}
+    process = script_process("train.py", *options_of(constants))
+    in_epoch_2 = here / "runs" / "tiny" / "checkpoint-000014.npz"
+    wait_for(in_epoch_2.exists, process)
+    process.send_signal(number)
+    error = process.communicate(timeout=60)[1]
+    if number == signal.SIGKILL:
+        assert process.returncode == -9
+    else:
+        assert process.returncode == 130
+        assert "Stopped and saved before epoch" in error
+        assert re.search(r"To continue: python \S*train.py --data cartoons", error)
+        assert "Traceback" not in error
+    newest = names_of("runs/tiny")[-1]
+    assert "checkpoint-000014.npz" <= newest < "checkpoint-000040.npz"
+    constants["CHECKPOINT_MINUTES"] = 10
+    again = script_process("train.py", *options_of(constants))
+    out, error = again.communicate(timeout=200)
+    assert again.returncode == 0, error
+    assert "Continuing runs/tiny at epoch" in out
+    assert_same_bits(final(undisturbed), final())
+    assert numbers_of() == numbers_of(undisturbed)
+
+
+@pytest.mark.slow
+def test_where_the_best_score_misleads_the_end_names_the_last_generator(fresh, capsys):
+    small = ("--image-size", "64", "--images", "8", "--width", ".1", "--epochs", "1")
+    train.main([*small, "--run", "runs/larger"])
+    printed = capsys.readouterr().out
+    assert printed.endswith("python generate.py --run runs/larger --which last\n")

@@ -4,6 +4,8 @@ import csv
 import json
 from pathlib import Path
 
+import h5py
+
 import train
 from dcgan.common.options import current
 from dcgan.runs import checkpoints, generators
@@ -51,11 +53,19 @@ def constants_of(run="runs/tiny"):
 
 
 def generators_of(run="runs/tiny"):
-    """Return {"best" or "last": (facts, bytes of the weights)} of a run."""
+    """Return {"best" or "last": (facts, {name: bytes of an array})} of a run."""
     kept = {}
     for which in generators.NAMES:
         weights, facts = generators.read(run, which)
-        kept[which] = facts, weights.read_bytes()
+        arrays = {}
+
+        def add(name, item, arrays=arrays):
+            if isinstance(item, h5py.Dataset):
+                arrays[name] = item[()].tobytes()
+
+        with h5py.File(weights) as file:
+            file.visititems(add)
+        kept[which] = facts, arrays
     return kept
 
 
