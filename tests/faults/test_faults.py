@@ -8,6 +8,7 @@ from tests.faults.campaigns import CAMPAIGNS
 SHORT = [campaign for campaign in CAMPAIGNS if campaign.short]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("campaign", SHORT, ids=lambda campaign: campaign.name)
 def test_nothing_is_lost_and_nothing_wrong_comes_in(campaign):
     tally = attempt(campaign, range(campaign.short))

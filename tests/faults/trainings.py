@@ -18,8 +18,7 @@ import time
 import traceback
 from pathlib import Path
 
-import numpy as np
-
+from dcgan.runs import checkpoints, generators
 from tests.faults import deadly
 from tests.faults.trials import Campaign, finish, start
 
@@ -28,7 +27,7 @@ OPTIONS = {
     "image-size": 28,
     "images": 48,
     "batch-size": 8,
-    "width": 0.25,
+    "width": 0.05,
     "epochs": 3,
     "steps-per-call": 1,
     "samples": 10,
@@ -40,6 +39,7 @@ OPTIONS = {
     "run": "runs/tiny",
 }
 WORDS = [str(word) for name in OPTIONS for word in (f"--{name}", OPTIONS[name])]
+CHANGES = 14_000  # of files, about as many as such a training makes
 SIGNALS = ("SIGKILL", "SIGKILL", "SIGTERM", "SIGINT")
 
 
@@ -84,7 +84,8 @@ def inject(chance, folder, seconds, plainly):
         finish(process)
         return
     if chance.random() < 0.5:
-        wait_for(forked(folder, at=chance.randint(1, 150)))
+        early = chance.random() < 0.3  # the lock, constants.json, the first checkpoint
+        wait_for(forked(folder, at=chance.randint(1, 150 if early else CHANGES)))
         return
     process = forked(folder)
     time.sleep(chance.uniform(0, 1.2 * seconds))
@@ -209,14 +210,18 @@ def different(expected, found):
     kept = len(list(found.glob("checkpoint-*")))
     if kept > OPTIONS["keep-checkpoints"]:
         yield f"{kept} checkpoints are kept"
-    last = "checkpoint-000018"
-    for name, array in np.load(expected / last / "weights.npz").items():
-        if array.tobytes() != np.load(found / last / "weights.npz")[name].tobytes():
+    last = "checkpoint-000018.npz"
+    arrays, others = (
+        checkpoints.read(expected / last)[0],
+        checkpoints.read(found / last)[0],
+    )
+    for name, array in arrays.items():
+        if array.tobytes() != others[name].tobytes():
             yield f"{name} has other bits"
             return
-    for which in ("generator", "generator-last"):
+    for which in generators.NAMES:
         if weights_of(expected, which) != weights_of(found, which):
-            yield f"{which} has other weights"
+            yield f"the {which} generator is another"
     if rows_of(expected) != rows_of(found):
         yield "log.csv has other rows"
 
@@ -229,17 +234,19 @@ def names_in(run):
 
 
 def weights_of(run, which):
+    """Return what a generator tells of itself, but for the suite's commit, and it."""
     import h5py
 
-    arrays = {}
+    weights, facts = generators.read(run, which)
+    kept = {name: facts[name] for name in facts if name not in ("commit", "sha256")}
 
     def keep(name, item):
         if isinstance(item, h5py.Dataset):
-            arrays[name] = item[()].tobytes()
+            kept[name] = item[()].tobytes()
 
-    with h5py.File(run / f"{which}.weights.h5") as file:
+    with h5py.File(weights) as file:
         file.visititems(keep)
-    return arrays
+    return kept
 
 
 def rows_of(run):

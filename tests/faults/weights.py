@@ -1,6 +1,8 @@
 """Weights, checkpoints and notes with any byte in them: refused, never executed."""
 
+import contextlib
 import functools
+import io
 import json
 import pickle
 import random
@@ -14,6 +16,7 @@ import numpy as np
 from dcgan.common.console import UserError
 from dcgan.common.files import sha256
 from tests.faults.trials import Campaign
+from tests.runs import saved as made
 
 CANARY = "was-run"
 DEEP = "[" * 100_000
@@ -31,33 +34,37 @@ class Evil:
 
 
 def generator(tally, number, folder):
-    """Damage a generator or its JSON, with a checksum that fits now and then.
+    """Damage a generator or what it tells of itself, of this suite or an older run.
 
     Bytes flipped, cut off, a pickle, a Keras file with code, links out of the file,
-    arrays that claim terabytes, another size or width; any value in the JSON.
+    arrays that claim terabytes, another size or width; any value in what it tells; with
+    a checksum that fits now and then. Where none fits it is refused, or it is right.
     """
-    from dcgan.runs import folder, generators
+    import models
+    from dcgan.runs import generators
 
-    chance = random.Random(number)
-    shutil.copytree(whole_run(), folder / "run")
-    weights, about = (
-        folder / "run" / generators.GENERATOR,
-        folder / "run" / generators.ABOUT,
-    )
-    if chance.random() < 0.5:
-        about.write_text(spoilt_json(about.read_text(), chance), encoding="utf-8")
+    chance, run = random.Random(number), folder / "run"
+    shutil.copytree(whole_run(), run)
+    weights, path = generators.paths(run, "best")
+    is_old, tells = chance.random() < 0.4, chance.random() < 0.4
+    if is_old:
+        made.make_old(run)
+    if tells and is_old:
+        path.write_text(spoilt_json(path.read_text(), chance), encoding="utf-8")
+    elif tells:
+        spoil_facts(weights, chance)
     else:
-        chance.choice(
-            (flip, cut, take_pickle, take_link, take_claim, take_zip, take_other)
-        )(weights, chance)
-        if chance.random() < 0.7:
-            told = json.loads(about.read_text()) | {"sha256": sha256(weights)}
-            about.write_text(json.dumps(told))
+        chance.choice(HARMS)(weights, chance)
+    fits = tells or chance.random() < 0.7
+    if fits and not (tells and is_old):
+        fit_checksum(run, is_old)
     tally.faults += 1
     try:
-        found, said = generators.load_generator(folder / "run")
-        generators.describe(folder / "run", said)
+        found, facts = models.load_generator(run)
+        generators.in_words(run, facts)
         fine = found.count_params() == loaded().count_params()
+        pairs = zip(found.get_weights(), loaded().get_weights(), strict=True)
+        fine = fine and (fits or all((a == b).all() for a, b in pairs))
         tally.expect(fine, f"trial {number}: another generator")
     except UserError as error:
         one_line(tally, number, error)
@@ -66,23 +73,51 @@ def generator(tally, number, folder):
     tally.expect(not list(folder.rglob(CANARY)), f"trial {number}: ran what it read")
 
 
+def spoil_facts(weights, chance):
+    """Spoil what a file tells of itself; an attribute has room for 64 KB."""
+    import h5py
+
+    with h5py.File(weights, "a") as file:
+        text = spoilt_json(file.attrs["facts"], chance)
+        file.attrs["facts"] = text[:60_000].replace("\0", " ")
+
+
+def fit_checksum(run, is_old):
+    """Let the checksum of a generator fit what is there now, where that can be read."""
+    from dcgan.runs import generators
+
+    weights, path = generators.paths(run, "best")
+    if is_old:
+        facts = json.loads(path.read_text()) | {"sha256": sha256(weights)}
+        path.write_text(json.dumps(facts))
+    else:
+        with contextlib.suppress(Exception):  # HDF5 raises nearly anything
+            made.sign(run)
+
+
 def checkpoint(tally, number, folder):
-    """Damage the newest checkpoint, or put code in: the one before it is taken."""
+    """Damage the newest checkpoint, or put code in: the one before it is taken.
+
+    Four in ten are of older runs, a folder of two files.
+    """
     from dcgan.runs import checkpoints
 
-    chance = random.Random(number)
-    gan, arrays, made = whole_checkpoints()
-    shutil.copytree(made, folder / "run")
-    newest = checkpoints.folders(folder / "run")[-1]
-    path = newest / chance.choice(("weights.npz", "progress.json"))
+    chance, run = random.Random(number), folder / "run"
+    gan, arrays, whole = whole_checkpoints()
+    shutil.copytree(whole, run)
+    path = checkpoints.paths(run)[-1]
+    if chance.random() < 0.4:
+        names = ("weights.npz", "progress.json")
+        path = made.make_old_checkpoint(path) / chance.choice(names)
     if path.suffix == ".json" and chance.random() < 0.7:
         path.write_text(spoilt_json(path.read_text(), chance), encoding="utf-8")
     else:
-        chance.choice((flip, cut, take_pickle, take_zip, take_objects))(path, chance)
+        harms = (flip, flip, cut, take_pickle, take_zip, take_objects)
+        chance.choice(harms)(path, chance)
     tally.faults += 1
     try:
-        with tally.recovery():
-            progress = checkpoints.load(folder / "run", gan)
+        with tally.recovery(), contextlib.redirect_stdout(io.StringIO()):
+            progress = checkpoints.load(run, gan)
     except Exception as error:
         tally.mistake(f"trial {number}: {error!r}")
         return
@@ -93,19 +128,18 @@ def checkpoint(tally, number, folder):
 
 def constants(tally, number, folder):
     """Spoil constants.json; reading it ends well or in one line."""
-    from dcgan.runs import folder
+    from dcgan.runs.folder import CONSTANTS, compare, read_constants
 
-    chance = random.Random(number)
-    run = folder / "run"
+    chance, run = random.Random(number), folder / "run"
     run.mkdir()
     written = {"constants": {"SEED": 1, "DATA": "x"}, "begun_with": {"count": 3}}
     text = spoilt_json(json.dumps(written), chance)
-    (run / folder.CONSTANTS).write_text(text, encoding="utf-8")
+    (run / CONSTANTS).write_text(text, encoding="utf-8")
     tally.faults += 1
     try:
-        before = folder.read_constants(run)
-        folder.compare(run, before["constants"], {"SEED": 1})
-        folder.compare(run, before["begun_with"], {"count": 3})
+        before = read_constants(run)
+        compare(run, before["constants"], {"SEED": 1})
+        compare(run, before["begun_with"], {"count": 3})
     except UserError as error:
         one_line(tally, number, error)
     except Exception as error:
@@ -114,8 +148,6 @@ def constants(tally, number, folder):
 
 def array(tally, number, folder):
     """Spoil an array's .json: it is made again, or it is right."""
-    import contextlib
-    import io
     import os
 
     import preprocess
@@ -143,8 +175,6 @@ def array(tally, number, folder):
 
 def features(tally, number, folder):
     """Damage kept features of real faces: they are refused, or they are the right."""
-    import contextlib
-    import io
 
     from dcgan.scores import features as kept
 
@@ -201,18 +231,17 @@ def whole_run():
     from dcgan.runs import generators
 
     run = Path(tempfile.mkdtemp()) / "run"
-    about = {"network": "dcgan", "image_size": 28, "latent": models.LATENT, "epochs": 1}
-    about |= {"width": 0.1, "data": {"name": "toys", "count": 3}, "score": None}
     models.keras.utils.set_random_seed(1)
-    generators.save_generator(run, models.build_generator("dcgan", 28, 0.1), about)
+    generator = models.build_generator("dcgan", 28, made.FACTS["width"])
+    generators.save(run, generator, made.FACTS)
     return run
 
 
 @functools.cache
 def loaded():
-    from dcgan.runs import generators
+    import models
 
-    return generators.load_generator(whole_run())[0]
+    return models.load_generator(whole_run())[0]
 
 
 @functools.cache
@@ -220,15 +249,13 @@ def whole_checkpoints():
     import models
     from dcgan.runs import checkpoints
 
-    recipe = models.Recipe("cross-entropy", (), "batch", 0.0, 0.1)
-    gan = models.build_gan("dcgan", 28, 1, (2e-4, 2e-4), 0.5, "float32", recipe)
+    recipe = models.Recipe(width=0.05)
+    gan = models.build_gan("dcgan", 28, 1, (2e-4, 2e-4), 0.5, recipe=recipe)
     run = Path(tempfile.mkdtemp()) / "run"
     for iterations in (1, 2):
-        checkpoints.save(run, gan, {"iterations": iterations, "rows": []}, 2)
-    arrays = {
-        name: array.copy() for name, array in checkpoints.finite_arrays(gan).items()
-    }
-    return gan, arrays, run
+        progress = {"iterations": iterations, "iteration": 1, "rows": []}
+        checkpoints.save(run, gan, progress, 2)
+    return gan, checkpoints.finite_arrays(gan), run
 
 
 def same(gan, arrays):
