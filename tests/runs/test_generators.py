@@ -21,9 +21,22 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def saved(generator):
-    generators.save("runs/a", generator, FACTS)
-    return generator
+def generator(gan):
+    return gan.average
+
+
+@pytest.fixture(scope="module")
+def saved_once(built, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    generators.save(folder / "a", built.average, FACTS)
+    return folder
+
+
+@pytest.fixture
+def saved(here, built, saved_once):
+    """Put a generator into runs/a; hand out the model, to be looked at."""
+    shutil.copytree(saved_once, "runs")
+    return built.average
 
 
 def same(generator, other):
@@ -228,7 +241,7 @@ def test_weights_that_lead_astray_or_claim_terabytes_are_refused(saved, harm, me
 
 
 def test_killed_while_it_is_replaced_a_generator_is_the_old_or_the_new_one(
-    saved, monkeypatch
+    gan, saved, monkeypatch
 ):
     """Killed before the weights are renamed, and between these and the JSON."""
     before = [weight.copy() for weight in saved.get_weights()]
@@ -255,7 +268,7 @@ def test_killed_while_it_is_replaced_a_generator_is_the_old_or_the_new_one(
 
 
 def test_a_generator_that_is_replaced_while_it_is_read_is_read_again(
-    saved, monkeypatch
+    gan, saved, monkeypatch
 ):
     """Facts of one and weights of the other would be a wrong pair."""
     build, before = models.build_generator, saved.get_weights()

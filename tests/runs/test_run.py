@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import shutil
@@ -37,13 +38,17 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def quickly(here, monkeypatch):
+    draw_no_curves(monkeypatch)
+
+
+def draw_no_curves(patch):
     """Write something in the place of losses.png, which takes a second to draw."""
 
     def save_losses(path, *_):
         with files.write_whole(path) as part:
             part.touch()
 
-    monkeypatch.setattr(curves, "save_losses", save_losses)
+    patch.setattr(curves, "save_losses", save_losses)
 
 
 def open_again(**changes):
@@ -67,12 +72,25 @@ def do_epoch(run, gan, progress, score):
     run.save_epoch(gan, progress, SHEET, "MMD", None)
 
 
+@pytest.fixture(scope="module")
+def begun_once(built, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("begun")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        draw_no_curves(patch)
+        run, progress = open_again(), Progress()
+        with begin(run, built):
+            do_epoch(run, built, progress, 0.2)
+    return folder / "runs", progress.as_dict()
+
+
 @pytest.fixture
-def begun(gan):
-    """Make a run of one epoch, with a score of 0.2; return its Progress."""
-    run, progress = open_again(), Progress()
-    with begin(run, gan):
-        do_epoch(run, gan, progress, 0.2)
+def begun(here, begun_once):
+    """Copy a run of one epoch, with a score of 0.2; return its Progress."""
+    folder, saved = begun_once
+    shutil.copytree(folder, "runs")
+    progress = Progress()
+    progress.take_up(copy.deepcopy(saved))
     return progress
 
 
