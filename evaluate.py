@@ -26,7 +26,7 @@ from dcgan.training.hardware import describe_backend, describe_device
 
 # Which generator, and against which faces
 RUN = ""  # a run folder; empty: the newest in runs/, or else the one in weights/
-WHICH = "best"  # {best, last} of a run: by the score of each epoch, or of the last one
+WHICH = "best"  # {best, last} the epoch with the best score, or the newest
 DATA = ""  # real faces, as train.py's DATA; empty: those that it was trained on
 
 # How many. FID means little below 10000, KID serves from 1000 up

@@ -16,7 +16,7 @@ from dcgan.training.chance import noise
 
 # Which generator
 RUN = ""  # a run folder; empty: the newest in runs/, or else the one in weights/
-WHICH = "best"  # {best, last} of a run: by the score of each epoch, or of the last one
+WHICH = "best"  # {best, last} the epoch with the best score, or the newest
 
 # Which faces
 COUNT = 10  # [1..100000] faces to draw

@@ -69,7 +69,7 @@ class Network(NamedTuple):
     """A kind of network: the middle of its generator and of its discriminator."""
 
     face: Callable  # noise, image_size, Recipe.width -> faces, as build_generator's
-    look: Callable  # faces, image_size, Recipe -> (n, F), from which D makes its logit
+    look: Callable  # faces, image_size, Recipe -> (n, F), of which D makes one logit
     sizes: Collection  # of pictures that it can draw, pixels
 
 
@@ -364,14 +364,14 @@ def _dcgan_face(noise, image_size, width):
 
 def _dcgan_look(face, image_size, recipe):
     _, widths = DCGAN[image_size]
-    return _looks(face, reversed(widths), recipe)
+    return _blocks(face, reversed(widths), recipe)
 
 
-def _looks(face, widths, recipe):
+def _blocks(face, widths, recipe):
     first, *rest = _widths(widths, recipe.width)
-    x = _look(face, first, recipe, batch_norm=False)
+    x = _block(face, first, recipe, batch_norm=False)
     for filters in rest:
-        x = _look(x, filters, recipe)
+        x = _block(x, filters, recipe)
     return layers.Flatten()(x)
 
 
@@ -388,8 +388,8 @@ def _tutorial_face(noise, image_size, width):
 def _tutorial_look(face, _, recipe):
     x = face
     for filters in _widths(TUTORIAL_WIDTHS, recipe.width):
-        x = _look(x, filters, recipe, strides=1, kernel=3)
-        x = _look(x, filters, recipe)
+        x = _block(x, filters, recipe, strides=1, kernel=3)
+        x = _block(x, filters, recipe)
     return layers.GlobalAveragePooling2D()(x)
 
 
@@ -411,10 +411,10 @@ def _blog_finish(x, seed):
 
 
 def _blog_look(face, _, recipe):
-    return _looks(face, (64, 128, 256, 512), recipe)
+    return _blocks(face, (64, 128, 256, 512), recipe)
 
 
-def _look(x, filters, recipe, batch_norm=True, **options):
+def _block(x, filters, recipe, batch_norm=True, **options):
     """A discriminator's convolution, normalization and leaky ReLU.
 
     Before batch norm, which would take it away again, there is no bias.

@@ -118,12 +118,14 @@ def checksum_of(prepared):
     return array.checksum_of_first(prepared.path, prepared.count)
 
 
-def check_enough(count, batch_size, data):
-    """Raise UserError when `count` pictures do not fill one batch."""
-    if count < batch_size:
+def check_enough(count, batch_size, data, d_steps=1):
+    """Raise UserError when `count` pictures do not fill the batches of an iteration."""
+    if count < batch_size * d_steps:
+        batches = f"{d_steps} batches" if d_steps > 1 else "a batch"
+        fewer = count // d_steps
         raise UserError(
-            f"{data} gives {count} pictures, too few for a batch of {batch_size}. "
-            f"Take more pictures{f', or --batch-size {count}' if count > 1 else ''}."
+            f"{data} gives {count} pictures, too few for {batches} of {batch_size}. "
+            f"Take more pictures{f', or --batch-size {fewer}' if fewer > 1 else ''}."
         )
 
 

@@ -2,6 +2,9 @@
 
 Real faces and noise go in; every epoch leaves a sheet of samples, the curves, a
 checkpoint and the generator in the run folder. Ctrl-C stops, the same command goes on.
+
+Behind a constant stands what it may be: {one, of these}, or within (0..1], this one
+without 0 and with 1.
 """
 
 import sys
@@ -30,7 +33,7 @@ IMAGES = 0  # [0..1000000000] use the first so many pictures; 0: all
 FLIP = True  # {True, False} show half of the pictures mirrored
 
 # What learns
-NETWORK = "dcgan"  # of models.NETWORKS: "tutorial" draws 64 pixels, "blog" draws 28
+NETWORK = "dcgan"  # a row of models.py; "tutorial" draws 64 pixels, "blog" draws 28
 WIDTH = 1.0  # (0.0..16.0] times the network's widths
 D_NORM = "batch"  # {batch, spectral, none} how the discriminator is normalized
 
@@ -49,29 +52,29 @@ LEARNING_RATE_HALF_LIFE = 0.0  # [0.0..] epochs in which both rates halve; 0: th
 AVERAGE_DECAY = 0.999  # [0.0..1) what is saved averages about 1 / (1 - this) iterations
 
 # What to learn by; what was tried, and lost, is in benchmarks/QUALITY.md
-LOSS = "cross-entropy"  # of networks/losses.py
+LOSS = "cross-entropy"  # what they minimize, a row of dcgan/networks/losses.py
 AUGMENT = ""  # "colour,translation,cutout" or some of these, when pictures are few
-R1 = 0.0  # [0.0..] gamma of the gradient penalty, .01 to .1 at 64; needs another D_NORM
+R1 = 0.0  # [0.0..] gamma of the gradient penalty, .01 to .1 at 64; D_NORM not batch
 LABEL_SMOOTHING = 0.0  # [0.0..0.5] D's label for real faces is 1 minus this
 LABEL_FLIPPING = 0.0  # [0.0..0.5] share of D's labels that are swapped, real for fake
 
 # How to compute
-STEPS_PER_CALL = 0  # [0..9999] iterations a call of the device; 0: 32 on a GPU, else 4
+STEPS_PER_CALL = 0  # [0..9999] iterations in one compiled call; 0: 32 on a GPU, else 4
 PRECISION = "auto"  # {auto, float32, bfloat16} auto: bfloat16 on GPUs made for it
 DEVICES = "all"  # {all, one} several GPUs need KERAS_BACKEND=jax
 
 # What a run leaves
 RUN = ""  # the run folder; empty: runs/<data>-<size>
 FROM = ""  # another run's folder: go on from it with another recipe, in a new RUN
-SEED = 1  # [0..4294967295] of the first weights, the order, the flips and the noise
+SEED = 1  # [0..4294967295] seeds the first weights, the order, the flips and the noise
 SAMPLES = 40  # [1..10000] faces on the sheet of each epoch
 CHECKPOINT_MINUTES = 10.0  # (0.0..] between checkpoints, besides the one of each epoch
-KEEP_CHECKPOINTS = 2  # [1..1000000] newest that stay, besides that of an epoch's end
+KEEP_CHECKPOINTS = 2  # [1..1000000] newest that stay, besides the last epoch's end
 
 # How it is watched
 SCORE = "auto"  # {auto, kid, mmd, none} auto: KID on a GPU, else MMD
 SCORE_EVERY = 1  # [1..9999] epochs; the generator with the best score is kept
-SCORE_SAMPLES = 2000  # [2..99999] of each; of few pictures a tenth, or 200
+SCORE_SAMPLES = 2000  # [2..99999] fakes and real faces; of few pictures a tenth, or 200
 STOP_ON_COLLAPSE = False  # {True, False} end the run at an alarm; the best weights stay
 
 # Constants that may change when a run is continued: they change its rounding at most
@@ -88,6 +91,8 @@ OWN = ("DATA", "RUN", "FROM", "CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS")
 def five_steps(gan, batch, train_on):
     """Train both networks on one batch, and let the average follow the generator.
 
+    gan.judge is the discriminator given real and fake faces apart, and moves only it;
+    gan.d_on_g is the discriminator on top of the generator, and moves only the latter.
     batch: what chance.py and schedules.py draw for an iteration, and "real" (D_STEPS,
     B, S, S, 3) uint8, as tensors. train_on(model, x, y) is the model's train_on_batch,
     or the same inside a function that is being compiled. Returns {score: number}: the
@@ -103,15 +108,16 @@ def five_steps(gan, batch, train_on):
         fake = models.make_fakes(gan.generator, batch["d_noise"][step])
         # 3. Train the discriminator on both, real labelled 1, fake 0; only it moves.
         labels = {"real": batch["real_label"][step], "fake": batch["fake_label"][step]}
-        augment = batch["d_augment"][step] if AUGMENT else None
-        faces = models.inputs_for(gan.judge, real=real, fake=fake, chance=augment)
+        chance = batch["d_augment"][step] if AUGMENT else None
+        faces = models.inputs_for(gan.judge, real=real, fake=fake, chance=chance)
         d = train_on(gan.judge, faces, labels)
     for step in range(G_STEPS):
         # 4. Take fresh noise.
         fresh = batch["g_noise"][step]
         # 5. Train d_on_g on it, labelled 1: to make D say "real"; only G moves.
-        augment = batch["g_augment"][step] if AUGMENT else None
-        inputs = models.inputs_for(gan.d_on_g, noise=fresh, real=real, chance=augment)
+        chance = batch["g_augment"][step] if AUGMENT else None
+        # (The relativistic loss compares with real faces here, too.)
+        inputs = models.inputs_for(gan.d_on_g, noise=fresh, real=real, chance=chance)
         g = train_on(gan.d_on_g, inputs, models.ones_for(fresh))
     models.update_average(gan.average, gan.generator, batch["decay"])
     return {
@@ -131,7 +137,7 @@ def main(argv=None):
         print(f"Backend   {hardware.describe_backend()}", flush=True)
         run = open_run(run_folder(), constants, FREE, FROM, device)
         pictures = prepare(DATA, IMAGE_SIZE, IMAGES)
-        check_enough(pictures.count, batch_size() * D_STEPS, DATA)
+        check_enough(pictures.count, batch_size(), DATA, D_STEPS)
         begun_with = {
             "backend": models.keras.backend.backend(),
             "precision": hardware.precision_for(PRECISION),
@@ -186,10 +192,9 @@ def finish_epoch(run, gan, device, progress, scorer):
     """Draw, score, and save all that an epoch leaves; heed its alarms."""
     finite_arrays(gan)
     sheet = models.draw(gan.average, sheet_noise())
-    fake = None
-    if scorer.count and progress.epoch % SCORE_EVERY == 0:
-        shape = (scorer.count, models.LATENT)
-        fake = models.draw(gan.average, noise(SEED, "score_noise", shape))
+    of_score = noise(SEED, "score_noise", (scorer.count, models.LATENT))
+    is_due = scorer.count and progress.epoch % SCORE_EVERY == 0
+    fake = models.draw(gan.average, of_score) if is_due else None
     scores = {"diversity": scorer.diversity(sheet), **scorer.score(fake)}
     row = progress.end_epoch(batch_size() * D_STEPS, scores)
     undecided = LOSSES[LOSS].undecided
@@ -216,28 +221,19 @@ def read_constants(argv):
 
 
 def batch_size():
-    """Return how many real faces a step takes: BATCH_SIZE, or what did best.
-
-    At 28 x 28 and 64 x 64, batches of 32 were better than of 64 at equal pictures shown
-    (benchmarks/QUALITY.md); at 128 x 128 64 has not been challenged.
-    """
+    """Return how many real faces a step takes; see benchmarks/QUALITY.md."""
     return BATCH_SIZE or (64 if IMAGE_SIZE > 64 else 32)
 
 
 def steps_per_call():
-    """Return how many iterations are one call of the device.
-
-    A CPU takes a tenth of a second and more for each, and Ctrl-C waits for a call.
-    """
+    """Return how many iterations one compiled call makes; Ctrl-C waits for a call."""
     return STEPS_PER_CALL or (32 if hardware.has_gpu() else 4)
 
 
 def run_folder():
     """Return RUN, or runs/<data>-<size>, with the network's name unless it is dcgan."""
-    if RUN:
-        return Path(RUN)
     network = "" if NETWORK == "dcgan" else f"-{NETWORK}"
-    return Path("runs") / f"{name_of(DATA)}-{IMAGE_SIZE}{network}"
+    return Path(RUN or f"runs/{name_of(DATA)}-{IMAGE_SIZE}{network}")
 
 
 def build(precision):

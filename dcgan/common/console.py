@@ -165,7 +165,7 @@ class Bar(tqdm):
             kwargs.setdefault("dynamic_ncols", True)
         else:
             kwargs |= {"mininterval": LINE_EVERY, "maxinterval": LINE_EVERY}
-            kwargs |= {"miniters": 1, "delay": 1e-9, "ascii": True, "ncols": 100}
+            kwargs |= {"miniters": 1, "delay": 1e-9, "ascii": " #", "ncols": 100}
             kwargs["file"] = _Lines()
         super().__init__(*args, **kwargs)
 

@@ -138,8 +138,10 @@ def _choices(allowed):
 
 
 def _add_option(parser, name, default, comment):
-    text = f"{comment} (now: {default!r})".replace("%", "%%").strip()
     kind = _kind(comment, default)
+    if kind is bool:  # a switch takes no value
+        comment = ALLOWED.sub("", comment, 1)
+    text = f"{comment} (now: {default!r})".replace("%", "%%").strip()
     add = functools.partial(
         parser.add_argument, _flag(name), default=argparse.SUPPRESS, help=text
     )

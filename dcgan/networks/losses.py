@@ -19,11 +19,11 @@ class Loss(NamedTuple):
 
     d: Callable  # what D minimizes
     g: Callable  # what G minimizes; its faces are labelled 1
-    undecided: float  # D's loss when it cannot tell real from fake
+    undecided: float  # D's loss where all logits are the border: a line in losses.png
     border: float = 0.0  # D calls a face real if its logit lies above
-    share: float = 0.5  # of the paper's loss of D; 1 where that is the mean, too
+    share: float = 0.5  # D minimizes the mean of both kinds: this times the paper's sum
     pairs: bool = False  # it judges pairs, by how much realer one is than the other
-    labels: tuple = ("LABEL_SMOOTHING", "LABEL_FLIPPING")  # what it knows of these
+    labels: tuple = ("LABEL_SMOOTHING", "LABEL_FLIPPING")  # those that it can use
 
 
 def cross_entropy(label, logit):
@@ -47,7 +47,7 @@ def hinge(label, logit):
 
 
 def linear(label, logit):
-    """-D for the label 1 (Miyato's equation 17)."""
+    """-D for the label 1 (Miyato's equation 17), D for 0."""
     return -(2 * label - 1) * logit
 
 

@@ -58,7 +58,7 @@ def draw_losses(rows, changes=(), undecided=None, shown=None):
         losses.axhline(undecided, color="0.6", linestyle=":", label="D cannot tell")
     if min(row[name] for row in rows for name in ("d_loss", "g_loss")) >= 0:
         losses.set(ylim=(0, None))
-    losses.set(title="Losses, mean of each epoch", ylabel="loss")
+    losses.set(ylabel="loss, mean of each epoch")
     for name, label in {
         "real_accuracy": "D right on real faces",
         "fake_accuracy": "D right on fake faces",
@@ -93,8 +93,10 @@ def _draw_scores(axes, rows, name, style):
     epoch, best = min(points, key=lambda point: point[1])
     label = f"the best: {best:.5f}, epoch {epoch}"
     axes.plot(epoch, best, "o", markersize=9, color="C2", fillstyle="none", label=label)
-    if best > 0:  # around 0, where a score may be negative, there are no logarithms
+    # Around 0, where a score may be negative, there are no logarithms
+    if 0 < 10 * best < max(points, key=lambda point: point[1])[1]:
         axes.set(yscale="log")
+        axes.yaxis.set_major_formatter("{x:g}")
 
 
 def _alarmed(rows):
