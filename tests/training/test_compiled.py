@@ -108,7 +108,8 @@ def test_fused_and_plain_train_to_the_same_weights(smooth, monkeypatch, recipe):
     moved = distances(first, fused.discriminator.trainable_variables)
     if recipe == EVERYTHING:
         moved.pop()  # of real less fake, where a last bias cancels out
-    assert min(moved) > 1e-5
+    assert min(moved) > 1e-6
+    assert np.median(moved) > 1e-5
     check_rates_and_average(fused, at_once, some_batches(5, 10))
 
 
