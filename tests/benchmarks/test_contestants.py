@@ -40,6 +40,7 @@ def test_all_contestants_have_networks_of_the_same_size():
             assert pytorch.count_parameters(on_torch) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.every_backend
 def test_the_tutorials_loop_trains_both_networks_d_not_in_the_joint_step(tiny_network):
     loop = Loop(on_keras.TINY)
@@ -55,6 +56,7 @@ def test_the_tutorials_loop_trains_both_networks_d_not_in_the_joint_step(tiny_ne
     assert not any(moved(loop.discriminator, before))
 
 
+@pytest.mark.slow
 @pytest.mark.every_backend
 def test_fit_trains_both_networks(tiny_network):
     kinds = {

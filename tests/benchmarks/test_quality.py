@@ -41,6 +41,7 @@ def narrow_inception(here, monkeypatch):
     return Path("net.pt")
 
 
+@pytest.mark.slow
 def test_scores_are_of_the_last_generator_and_computed_once(
     tiny, narrow_inception, monkeypatch
 ):
