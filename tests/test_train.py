@@ -295,6 +295,7 @@ def test_the_best_generator_by_its_score_is_kept_and_the_last(tiny, quick, monke
 KILLS = (2, 4, 5, 6, 7)
 
 
+@pytest.mark.slow
 def test_a_kill_at_an_epochs_end_leaves_the_same_generators(tiny, quick, monkeypatch):
     """An epoch's end writes sheet, log, last, best and checkpoint, and changes nothing
     that trains.
