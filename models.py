@@ -179,10 +179,13 @@ def load_generator(run, which="best"):
     while True:
         weights, facts = generators.read(run, which)
         network, size = facts["network"], facts["image_size"]
+        if facts["latent"] != LATENT:
+            raise UserError(
+                f"{weights} has a wrong latent: it draws from {facts['latent']} "
+                f"numbers of noise, and models.py has LATENT = {LATENT}."
+            )
         generator = build_generator(network, size, facts.get("width", 1.0))
         try:
-            if facts["latent"] != LATENT:
-                raise ValueError(f"{facts['latent']} numbers of noise")
             with warnings.catch_warnings():
                 # What Keras finds no weights for it leaves as it is, and only warns
                 warnings.simplefilter("error", UserWarning)

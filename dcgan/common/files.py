@@ -102,12 +102,14 @@ def locked(path, waiting="", shared=False):
 
     Where another process holds it: print `waiting` and wait, or raise LockedError if
     that is "". shared: keep out who would hold it alone, and write nothing; where there
-    is no lock file nobody does. Where nothing can be locked (a folder that cannot be
-    written, a network drive, Windows) the block runs all the same.
+    is no lock file nobody does. Where no file can be locked (a network drive, Windows)
+    the block runs all the same, and where none can be opened, if it would wait.
     """
-    try:
-        lock = fcntl and open(path, "r" if shared else "a+", encoding="utf-8")  # noqa: SIM115
+    try:  # unbuffered: on a full disk, nothing is left to be written at the end
+        lock = fcntl and open(path, "rb" if shared else "ab+", buffering=0)  # noqa: SIM115
     except OSError:
+        if not (waiting or shared):
+            raise
         lock = None
     if lock is None:
         yield
@@ -122,18 +124,18 @@ def locked(path, waiting="", shared=False):
             print(waiting, flush=True)
             fcntl.flock(lock, kind)
         except OSError as error:  # some network drives know no locks
-            print(f"Cannot lock {path}: {error.strerror}. Do not start two at once.")
+            reason = error.strerror
+            print(f"Cannot lock {path}: {reason}. Do not start two at once.")
         if not shared:
             with contextlib.suppress(OSError):  # a full disk
                 lock.truncate(0)
-                lock.write(f"{os.getpid()} on {platform.node()}")
-                lock.flush()
+                lock.write(f"{os.getpid()} on {platform.node()}".encode())
         yield
 
 
 def _holder(lock):
     lock.seek(0)
-    who = lock.read(100).strip()
+    who = lock.read(100).decode(errors="replace").strip()
     return f"Process {who}" if who else "Another process"
 
 

@@ -86,7 +86,7 @@ class Chance:
 
         d for the discriminator's steps, g for the generator's: "mirrored" (d, B) bool,
         "d_noise" (d, B, latent) and "g_noise" (g, B, latent), "real_label" and
-        "fake_label" (d, B, 1), all float32; with augmentation "d_augment" (d, B, 2, 7)
+        "fake_label" (d, B, 1) float32; with augmentation "d_augment" (d, B, 2, 7)
         and "g_augment" (g, B, 2, 7).
         """
         d = [iteration * self.d_steps + step for step in range(self.d_steps)]

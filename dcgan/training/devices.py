@@ -14,7 +14,7 @@ import traceback
 
 import numpy as np
 
-from dcgan.common.console import UserError
+from dcgan.common.console import UserError, quiet_stderr
 from dcgan.networks.backend import keras
 
 
@@ -152,7 +152,8 @@ def find(which, batch_size):
         return Device()
     import jax
 
-    count = jax.device_count()
+    with quiet_stderr():  # JAX wakes up here, and may tell all about it
+        count = jax.device_count()
     if jax.process_count() == 1 and (which == "one" or count == 1):
         return Device()
     if batch_size % count:

@@ -94,7 +94,7 @@ class EpochBar(Bar):
     def wait_for(self, batches):
         """Yield the batches, and add to the progress how long they let wait."""
         while True:
-            began = time.monotonic()
+            began = self.began = time.monotonic()  # without what a checkpoint took
             batch = next(batches, None)
             self.progress.waited += time.monotonic() - began
             if batch is None:
@@ -103,7 +103,7 @@ class EpochBar(Bar):
 
     def add(self, scores):
         """Add the scores {name: (K,)} of K iterations, or None, to the progress; show
-        the last of them. Seconds count from one call of this to the next.
+        the last of them. Seconds count since the wait for the batch began.
         """
         if scores is not None:
             self.progress.add(scores)

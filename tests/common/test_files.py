@@ -145,8 +145,10 @@ def test_readers_keep_out_who_writes_and_leave_no_file(lock):
 
 def test_a_system_or_folder_without_locks_does_without(lock, monkeypatch, capsys):
     ran = []
-    with files.locked(lock / "no folder"):
+    with files.locked(lock / "no folder", "Another waits."):
         ran.append("no folder")
+    with pytest.raises(OSError, match="no folder"):  # two would train at once
+        files.locked(lock / "no folder").__enter__()
     monkeypatch.setattr(files, "fcntl", None)
     with files.locked(lock):
         ran.append("Windows")
