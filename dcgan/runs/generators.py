@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import h5py
+import numpy as np
 
 from dcgan.common.console import UserError
 from dcgan.common.files import sha256, write_json, write_whole
@@ -52,7 +53,8 @@ def save(run, generator, facts, which="best"):
             generator.save_weights(part)
             with h5py.File(part, "a") as file:
                 facts = {**facts, "sha256": _checksum(file, facts)}
-                file.attrs[FACTS] = json.dumps(facts)
+                # Of a fixed length: what HDF5 keeps elsewhere, damage makes it crash on
+                file.attrs[FACTS] = np.bytes_(json.dumps(facts))
         except (RuntimeError, ValueError) as error:  # what HDF5 makes of a full disk
             raise OSError(errno.EIO, str(error)) from error
     write_json(path, facts)

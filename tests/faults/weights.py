@@ -78,8 +78,8 @@ def spoil_facts(weights, chance):
     import h5py
 
     with h5py.File(weights, "a") as file:
-        text = spoilt_json(file.attrs["facts"], chance)
-        file.attrs["facts"] = text[:60_000].replace("\0", " ")
+        text = spoilt_json(file.attrs["facts"].decode(), chance)
+        file.attrs["facts"] = text[:60_000].replace("\0", " ").encode()
 
 
 def fit_checksum(run, is_old):

@@ -67,8 +67,8 @@ def test_a_generator_is_one_file_that_tells_of_itself_and_a_json_for_people(save
 
 def test_the_checksum_is_of_the_facts_as_well_as_of_the_numbers(saved):
     with h5py.File(WEIGHTS, "a") as file:
-        text = file.attrs[generators.FACTS].replace('"epochs": 3', '"epochs": 4')
-        file.attrs[generators.FACTS] = text
+        text = file.attrs[generators.FACTS].replace(b'"epochs": 3', b'"epochs": 4')
+        file.attrs[generators.FACTS] = np.bytes_(text)
     with pytest.raises(SystemExit, match="is damaged"):
         generators.read("runs/a")
     sign("runs/a")
