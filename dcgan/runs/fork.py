@@ -29,7 +29,7 @@ class Origin(NamedTuple):
     constants: dict
     begun_with: dict
     changes: list  # of its recipe so far; see changes()
-    arrays: dict  # {name: array} of the checkpoint
+    checkpoint: Path
     progress: dict
 
     def check(self, constants, begun_with):
@@ -75,9 +75,11 @@ def read(origin):
     with folder.resting(origin):
         written = folder.read_constants(origin)
         for checkpoint in reversed(checkpoints.paths(origin)):
-            arrays, progress = _read_checkpoint(checkpoint)
+            _, progress = _read_checkpoint(checkpoint)
             if not progress["iteration"]:  # a row of the log has one recipe
-                return Origin(origin, **written, arrays=arrays, progress=progress)
+                return Origin(
+                    origin, **written, checkpoint=checkpoint, progress=progress
+                )
     raise UserError(
         f"FROM = {origin!r}: it has no checkpoint of an epoch's end. Continue it until "
         f"one ends: python train.py --run {origin}"
@@ -182,7 +184,8 @@ def _copy(origin, run, progress, history):
     for sheet in sorted(Path(origin.folder).glob("samples/epoch-*.png")):
         _copy_file(sheet, Path(run) / sheet.relative_to(origin.folder))
     curves.save_log(run, progress["rows"], history)
-    checkpoints.write(checkpoints.path_of(run, progress), origin.arrays, progress)
+    arrays, _ = _read_checkpoint(origin.checkpoint)
+    checkpoints.write(checkpoints.path_of(run, progress), arrays, progress)
 
 
 def _copy_file(old, new):

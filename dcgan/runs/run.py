@@ -85,7 +85,6 @@ class Run:
             self.changes = folder.read_constants(self.folder)["changes"]
             checkpoints.check_room(self.folder, gan, self.constants["KEEP_CHECKPOINTS"])
             folder.sweep(self.folder)
-            self.origin = None  # it holds the arrays of a checkpoint
             self.begun_with, self.pictures = begun_with, pictures
             yield
 
