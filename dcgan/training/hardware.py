@@ -3,27 +3,34 @@
 import functools
 import importlib.metadata
 import os
-import shutil
 import subprocess
+import sys
+from textwrap import shorten
 
 from dcgan.common.console import UserError, quiet_stderr
 from dcgan.networks.backend import keras
+from dcgan.training import cards
 
 
 def describe_device():
-    """Return one line: the GPU's name and memory, or the CPU and why no GPU is used."""
-    with quiet_stderr():
-        gpu = _gpu()
+    """Return one line: the GPU's name and memory, or the CPU and why no GPU is used.
+
+    Raises UserError if the backend cannot train, or not on the GPU that it found.
+    """
+    gpu, said = _found()
     if gpu:
         return gpu
-    return f"CPU, {os.cpu_count()} cores. {_why_no_gpu()}"
+    backend, chosen = keras.backend.backend(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    seen = cards.look()
+    if backend == "tensorflow" and seen.cards:
+        said = _what_tensorflow_says()
+    why = cards.why_no_gpu(backend, chosen, seen, said)
+    return f"CPU, {os.cpu_count()} cores. {why}"
 
 
-@functools.cache  # asking may start a process
 def has_gpu():
     """Tell whether the networks will run on a GPU (or another accelerator)."""
-    with quiet_stderr():
-        return bool(_gpu())
+    return bool(_found()[0])
 
 
 def precision_for(wanted):
@@ -31,7 +38,7 @@ def precision_for(wanted):
     if wanted != "auto":
         return wanted
     with quiet_stderr():
-        return "bfloat16" if _gpu() and _has_bfloat16() else "float32"
+        return "bfloat16" if has_gpu() and _has_bfloat16() else "float32"
 
 
 def describe_backend():
@@ -41,15 +48,26 @@ def describe_backend():
     return f"{backend} {version}, Keras {keras.__version__}"
 
 
-def _gpu():
-    """Describe the GPU, or return ''."""
+@functools.cache  # the backend wakes up but once, and speaks then
+def _found():
+    """Return the GPU in words, or "", and what the backend wrote to stderr."""
+    backend = keras.backend.backend()
     find = {"tensorflow": _tensorflow_gpu, "jax": _jax_gpu, "torch": _torch_gpu}
-    if keras.backend.backend() not in find:
+    if backend not in find:
         raise UserError(
-            f"KERAS_BACKEND={keras.backend.backend()} cannot train. "
-            f"Those that can: {', '.join(find)}"
+            f"KERAS_BACKEND={backend} cannot train. Those that can: {', '.join(find)}"
         )
-    return find[keras.backend.backend()]()
+    with quiet_stderr() as text:
+        try:
+            return find[backend](), text()
+        except (RuntimeError, AssertionError) as error:  # the latter has no words
+            if backend != "jax":
+                raise
+            why = str(error) or f"no JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')}."
+            raise UserError(
+                f"JAX does not start: {shorten(why, cards.LENGTH)} To train on the "
+                "CPU: JAX_PLATFORMS=cpu"
+            ) from error
 
 
 def _has_bfloat16():
@@ -61,14 +79,10 @@ def _has_bfloat16():
             including_emulation=False
         )
     if keras.backend.backend() == "tensorflow":
-        import tensorflow
-
-        gpu = tensorflow.config.list_physical_devices("GPU")[0]
-        details = tensorflow.config.experimental.get_device_details(gpu)
-        return details.get("compute_capability", (0, 0)) >= (8, 0)
+        return _tensorflow_details().get("compute_capability", (0, 0)) >= (8, 0)
     import jax
 
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     # A TPU has no such number, and has bfloat16
     return float(getattr(device, "compute_capability", 8)) >= 8
 
@@ -79,21 +93,31 @@ def _tensorflow_gpu():
     gpus = tensorflow.config.list_physical_devices("GPU")
     if not gpus:
         return ""
-    details = tensorflow.config.experimental.get_device_details(gpus[0])
+    details = _tensorflow_details()
     name = details.get("device_name", "GPU")
+    built_for = tensorflow.sysconfig.get_build_info().get("cuda_compute_capabilities")
+    check_built_for(name, details.get("compute_capability"), built_for or [])
+    seen = cards.visible(cards.look().cards, os.environ.get("CUDA_VISIBLE_DEVICES"))
     more = (
         f", the first of {len(gpus)}. TensorFlow trains on one; to use all: "
         "KERAS_BACKEND=jax"
         if gpus[1:]
         else ""
     )
-    return f"GPU, {name}{_nvidia_memory()}{more}"
+    return f"GPU, {name}{cards.memory_of(name, seen)}{more}"
+
+
+def _tensorflow_details():
+    import tensorflow
+
+    gpu = tensorflow.config.list_physical_devices("GPU")[0]
+    return tensorflow.config.experimental.get_device_details(gpu)
 
 
 def _jax_gpu():
     import jax
 
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]  # others do not tell of their memory
     if device.platform == "cpu":
         return ""
     limit = (device.memory_stats() or {}).get("bytes_limit")
@@ -112,38 +136,26 @@ def _torch_gpu():
     return "GPU, Apple MPS" if torch.backends.mps.is_available() else ""
 
 
-def _nvidia_memory():
-    megabytes = _nvidia_smi("memory.total")
-    return f", {int(megabytes) / 1024:.0f} GiB" if megabytes.isdigit() else ""
+def check_built_for(name, capability, built_for):
+    """Raise UserError if TensorFlow was built before there were such cards.
 
-
-def _nvidia_smi(field):
-    """Ask the driver's own tool about the first card; '' if there is no such tool."""
-    if not shutil.which("nvidia-smi"):
-        return ""
-    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
-    try:
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    lines = asked.stdout.strip().splitlines() if asked.returncode == 0 else []
-    return lines[0].strip() if lines else ""
-
-
-def _why_no_gpu():
-    """Say what the user can do about it."""
-    card = _nvidia_smi("name")
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return "No GPU: CUDA_VISIBLE_DEVICES hides it."
-    if card and keras.backend.backend() == "tensorflow":
-        return (
-            f"The driver sees {card}, TensorFlow does not: "
-            "pip install -r requirements-gpu.txt"
+    capability: (major, minor) or None; built_for: its words, as in ["compute_90"]. XLA
+    would end the process on a newer card, with no error for Python to catch.
+    """
+    numbers = [int(word.rpartition("_")[2]) for word in built_for]
+    if numbers and capability and capability[0] > max(numbers) // 10:
+        raise UserError(
+            f"{name} has compute capability {capability[0]}.{capability[1]}, and this "
+            f"TensorFlow is built for {min(numbers) / 10} to {max(numbers) / 10}. Take "
+            f"JAX: {cards.INSTALL['jax']}, and KERAS_BACKEND=jax"
         )
-    if card:
-        return (
-            f"The driver sees {card}, but this {keras.backend.backend()} has no CUDA."
-        )
-    if os.name == "nt":
-        return "No GPU: TensorFlow has none on native Windows; use WSL2."
-    return "No GPU: no NVIDIA driver found (nvidia-smi does not answer)."
+
+
+def _what_tensorflow_says():
+    """Let TensorFlow tell, in a process of its own, why it sees no GPU."""
+    code = "import tensorflow; tensorflow.config.list_physical_devices('GPU')"
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"}  # read once a process
+    asked = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    return asked.stderr

@@ -1,0 +1,86 @@
+"""What the networks run on: named, or refused before anything is computed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+from dcgan.common.console import UserError
+from dcgan.training import hardware
+
+SUITE = Path(__file__).parents[2]
+BUILT_FOR = ["sm_60", "sm_70", "sm_80", "sm_89", "compute_90"]  # TensorFlow 2.21's
+
+
+@pytest.mark.parametrize("capability", [(10, 0), (10, 3), (12, 0)])
+def test_a_card_newer_than_tensorflow_is_refused_in_one_line(capability):
+    with pytest.raises(UserError) as refused:
+        hardware.check_built_for("RTX 5090", capability, BUILT_FOR)
+    number = ".".join(map(str, capability))
+    assert str(refused.value) == (
+        f"RTX 5090 has compute capability {number}, and this TensorFlow is built for "
+        "6.0 to 9.0. Take JAX: pip install -r requirements-jax.txt, and "
+        "KERAS_BACKEND=jax"
+    )
+
+
+@pytest.mark.parametrize("capability", [(6, 0), (7, 5), (8, 9), (9, 0), None])
+def test_a_card_that_tensorflow_was_built_for_is_not(capability):
+    hardware.check_built_for("a card", capability, BUILT_FOR)
+    hardware.check_built_for("a card", (12, 0), [])  # it does not say
+
+
+def test_the_refusal_comes_with_the_first_look_at_the_card(monkeypatch):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("It is TensorFlow that is refused")
+    import tensorflow as tf
+
+    # These stand for a card, and are all that is asked of it
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["a card"])
+    details = {"device_name": "RTX 5090", "compute_capability": (12, 0)}
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda _: details)
+    hardware._found.cache_clear()
+    try:
+        with pytest.raises(UserError, match=r"RTX 5090 has .* 12\.0"):
+            hardware.describe_device()
+        details["compute_capability"] = (9, 0)
+        assert hardware.describe_device() == "GPU, RTX 5090"
+        assert hardware.precision_for("auto") == "bfloat16"
+    finally:
+        hardware._found.cache_clear()
+
+
+@pytest.mark.devices
+@pytest.mark.parametrize(
+    ("platform", "why"),
+    [
+        ("rocm", "Unable to initialize backend 'rocm': Backend 'rocm' is not in the"),
+        ("cuda", ""),  # with CUDA's plug-in it says why, without it nothing
+    ],
+)
+def test_a_jax_that_does_not_start_is_one_line(tmp_path, platform, why):
+    pytest.importorskip("jax")
+    refused = subprocess.run(
+        [sys.executable, str(SUITE / "train.py"), "--data", "cartoons"],
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": platform},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert refused.returncode == 1
+    [line] = refused.stderr.splitlines()
+    assert line.startswith(f"JAX does not start: {why}")
+    assert line.endswith("To train on the CPU: JAX_PLATFORMS=cpu")
+
+
+def test_jax_alone_takes_the_same_packages_without_tensorflow():
+    def packages(name):
+        lines = (SUITE / name).read_text().splitlines()
+        found = (line.partition("#")[0].strip() for line in lines)
+        return {line for line in found if line and not line.startswith(ours)}
+
+    ours = ("tensorflow==", "jax[cuda12]")
+    assert packages("requirements-jax.txt") == packages("requirements.txt")
