@@ -20,6 +20,7 @@ import numpy as np
 from dcgan.common.console import UserError
 from dcgan.networks.augment import NUMBERS, Augment
 from dcgan.networks.backend import keras, layers, ops
+from dcgan.networks.layers import Conv2D, Conv2DTranspose
 from dcgan.networks.losses import R1, accuracies, loss_named, realer
 from dcgan.networks.spectral import SpectralConv2D, SpectralDense
 from dcgan.runs import generators
@@ -423,12 +424,12 @@ def _block(x, filters, recipe, batch_norm=True, **options):
     Before batch norm, which would take it away again, there is no bias.
     """
     batch_norm = batch_norm and recipe.d_norm == "batch"
-    kind = SpectralConv2D if recipe.d_norm == "spectral" else layers.Conv2D
+    kind = SpectralConv2D if recipe.d_norm == "spectral" else Conv2D
     x = _convolution(x, filters, kind=kind, use_bias=not batch_norm, **options)
     return layers.LeakyReLU(0.2)(_batch_norm(x) if batch_norm else x)
 
 
-def _convolution(x, width, strides=2, kernel=4, kind=layers.Conv2D, **options):
+def _convolution(x, width, strides=2, kernel=4, kind=Conv2D, **options):
     options = {"use_bias": False, "padding": "same", **options}
     return kind(width, kernel, strides, kernel_initializer=_normal(), **options)(x)
 
@@ -436,7 +437,7 @@ def _convolution(x, width, strides=2, kernel=4, kind=layers.Conv2D, **options):
 def _transposed(x, width, **options):
     # The kernel is a multiple of the stride: every pixel gets as many contributions
     # as its neighbour, so there are no checkerboards (distill.pub, "Deconvolution").
-    return _convolution(x, width, kind=layers.Conv2DTranspose, **options)
+    return _convolution(x, width, kind=Conv2DTranspose, **options)
 
 
 def _batch_norm(x):

@@ -172,7 +172,7 @@ def test_a_row_is_all_that_a_new_network_needs(monkeypatch):
 
 def test_dcgan_at_64_has_the_papers_layers():
     def widths(model, kind):
-        return [layer.filters for layer in model.layers if type(layer) is kind]
+        return [layer.filters for layer in model.layers if isinstance(layer, kind)]
 
     generator = models.build_generator("dcgan", 64)
     discriminator = models.build_discriminator("dcgan", 64)

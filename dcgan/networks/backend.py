@@ -34,7 +34,18 @@ keras.config.set_image_data_format("channels_last")
 keras.config.set_floatx("float32")
 keras.config.set_epsilon(1e-7)
 
-__all__ = ["keras", "layers", "ops"]
+__all__ = ["keras", "layers", "on_cpu", "ops"]
+
+
+def on_cpu():
+    """Tell whether TensorFlow or JAX, whichever Keras runs on, has but a CPU."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() == "cpu"
+    import tensorflow
+
+    return not tensorflow.config.list_physical_devices("GPU")
 
 
 def is_out_of_memory(error):

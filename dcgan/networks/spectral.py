@@ -6,9 +6,10 @@ Here the kernel is divided as it is used.
 """
 
 from dcgan.networks.backend import keras, layers, ops
+from dcgan.networks.layers import Conv2D
 
 
-class SpectralConv2D(layers.Conv2D):
+class SpectralConv2D(Conv2D):
     """A convolution by its kernel / the kernel's largest singular value, estimated.
 
     Miyato et al. 2018 (arXiv 1802.05957, algorithm 1): the kernel is a matrix with a

@@ -6,9 +6,11 @@ the `train_step` that `train_on_batch` itself calls, and K of them become one co
 function. Both ways move the weights alike; a test holds them to it.
 """
 
+import functools
+
 import numpy as np
 
-from dcgan.networks.backend import keras
+from dcgan.networks.backend import keras, on_cpu
 from dcgan.training.hardware import has_gpu
 
 
@@ -131,32 +133,34 @@ def _jax(gan, step, replicated):
 
     variables, names = variables_of(gan), []
 
-    def train_on(model, x, y):
-        model.reset_metrics()
-        groups = (
-            model.trainable_variables,
-            model.non_trainable_variables,
-            model.optimizer.variables,
-            model.metrics_variables,
-        )
-        state = tuple([variable.value for variable in group] for group in groups)
-        logs, state = model.train_step(state, (x, y))
-        for group, values in zip(groups, state, strict=True):
-            for variable, value in zip(group, values, strict=True):
-                variable.assign(value)
-        return logs
-
     def iterate(values, batch):
         mapping = list(zip(variables, values, strict=True))
         with keras.StatelessScope(state_mapping=mapping) as scope:
-            scores = step(gan, batch, train_on)
+            scores = step(gan, batch, _jax_train_step)
         names[:] = scores  # JAX sorts what it returns
         return [scope.get_current_value(variable) for variable in variables], scores
+
+    def iterate_at(k, values, batches):
+        return iterate(values, {name: batches[name][k] for name in batches})
 
     def scan(values, batches):
         return jax.lax.scan(iterate, values, batches)
 
-    iterate_all = jax.jit(scan, donate_argnums=0, out_shardings=replicated)
+    compiled = functools.partial(jax.jit, out_shardings=replicated)
+    one, all_at_once = (
+        compiled(iterate_at, donate_argnums=1),
+        compiled(scan, donate_argnums=0),
+    )
+
+    def one_by_one(values, batches):
+        rows = []
+        for k in range(len(next(iter(batches.values())))):
+            values, scores = one(k, values, batches)
+            rows.append(scores)
+        return values, _stacked(jax.numpy.stack, rows)
+
+    # On CPUs XLA is many times slower at what stands in a loop
+    iterate_all = one_by_one if on_cpu() else all_at_once
 
     def run(batches):
         values = [variable.value for variable in variables]
@@ -166,6 +170,23 @@ def _jax(gan, step, replicated):
         return {name: scores[name] for name in names}
 
     return run
+
+
+def _jax_train_step(model, x, y):
+    """Train on one batch inside a traced function, and in a StatelessScope."""
+    model.reset_metrics()
+    groups = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
+    )
+    state = tuple([variable.value for variable in group] for group in groups)
+    logs, state = model.train_step(state, (x, y))
+    for group, values in zip(groups, state, strict=True):
+        for variable, value in zip(group, values, strict=True):
+            variable.assign(value)
+    return logs
 
 
 def _torch(gan, step):

@@ -1,0 +1,101 @@
+"""Our convolutions against Keras' own: values, gradients, gradients of gradients."""
+
+import numpy as np
+import pytest
+
+from dcgan.networks import layers as ours
+from dcgan.networks.backend import keras, ops
+from dcgan.networks.losses import gradients
+
+# Grid, channels in and out, kernel, stride and padding: all kinds that models.py has
+SHAPES = [
+    (4, 6, 3, 4, 2, "same"),  # folded
+    (8, 6, 3, 4, 2, "same"),  # by sub-pixels
+    (7, 3, 5, 4, 2, "same"),  # no convolution of ours halves it
+    (4, 3, 2, 4, 1, "valid"),
+    (6, 3, 4, 3, 1, "same"),
+]
+
+
+@pytest.fixture(params=SHAPES, ids=str)
+def pairs(request):
+    """A layer of ours and Keras' own, of equal weights, and pictures for them."""
+
+    def make(name):
+        size, channels, filters, kernel, strides, padding = request.param
+        random = np.random.default_rng(1)
+        shape = (3, size, size, channels)
+        x = ops.convert_to_tensor(random.normal(size=shape).astype("float32"))
+        both = []
+        for home in (ours, keras.layers):
+            layer = getattr(home, name)(filters, kernel, strides, padding)
+            layer.build(x.shape)
+            both.append(layer)
+        weights = [random.normal(size=w.shape) for w in both[0].weights]
+        for layer in both:
+            layer.set_weights(weights)
+        return *both, x
+
+    return make
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("name", ["Conv2D", "Conv2DTranspose"])
+def test_values_and_gradients_are_those_of_keras(pairs, name):
+    our, theirs, x = pairs(name)
+    assert_close(our(x), theirs(x))
+    by_pictures = [gradients(weighted(layer), x) for layer in (our, theirs)]
+    assert_close(*by_pictures)
+    by_kernel = [
+        gradients(of_kernel(layer, x), layer.kernel.value) for layer in (our, theirs)
+    ]
+    assert_close(*by_kernel)
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("name", ["Conv2D", "Conv2DTranspose"])
+def test_a_penalty_on_gradients_has_the_gradients_of_keras(pairs, name):
+    our, theirs, x = pairs(name)
+
+    def steepness(layer):
+        def of(kernel):
+            call = with_kernel(layer, kernel)
+            gradient = gradients(
+                lambda faces: ops.sum(ops.tanh(call(faces)), (1, 2, 3)), x
+            )
+            return ops.sum(ops.square(gradient))[None, None]
+
+        return gradients(of, layer.kernel.value)
+
+    assert_close(steepness(our), steepness(theirs))
+
+
+def weighted(layer):
+    """The sum of a layer's outputs, each times another number, as (n, 1)."""
+
+    def of(x):
+        y = ops.sin(layer(x))  # so that no two weights are alike
+        return ops.sum(y, (1, 2, 3))[:, None]
+
+    return of
+
+
+def of_kernel(layer, x):
+    return lambda kernel: ops.sum(ops.sin(with_kernel(layer, kernel)(x)))[None, None]
+
+
+def with_kernel(layer, kernel):
+    """The layer as a function of pictures, with another kernel."""
+
+    def call(x):
+        mapping = [(layer.kernel, kernel)]
+        with keras.StatelessScope(state_mapping=mapping):
+            return layer(x)
+
+    return call
+
+
+def assert_close(a, b):
+    a, b = ops.convert_to_numpy(a), ops.convert_to_numpy(b)
+    assert a.shape == b.shape
+    assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max()
