@@ -168,7 +168,7 @@ def train(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
     batches = Batches(faces, chance(), schedules(), steps_per_call(), device)
     calls = compiled.Calls(gan, five_steps, device, steps_per_call())
     scorer = scoring.Scorer(begun_with["score"], faces, SCORE_SAMPLES, SEED, device)
-    with Stopping(device.largest) as stopping:
+    with Stopping(device.signal) as stopping:
         while progress.epoch <= EPOCHS:
             bar = EpochBar(progress, EPOCHS, batches, device)
             with bar, batches.left_of_epoch(progress) as left:

@@ -8,14 +8,19 @@ normalization and the losses are those of the whole batch.
 import contextlib
 import io
 import json
-import os
-import sys
-import traceback
+import time
 
 import numpy as np
 
-from dcgan.common.console import UserError, quiet_stderr
+from dcgan.common.console import UserError
 from dcgan.networks.backend import keras
+from dcgan.training import hardware, processes
+
+ASK_EVERY = 2  # seconds between two times that processes tell each other of a Ctrl-C
+
+
+class DifferError(UserError):
+    """A fault that all processes find, and end by, at the same place."""
 
 
 class Device:
@@ -45,17 +50,24 @@ class Device:
         """Return the largest of the whole numbers that the processes gave."""
         return number
 
+    def signal(self, own):
+        """Return the signal that some process got, `own` in this one; 0 if none did.
+
+        Asked before every call. Several processes hear of it before the same one.
+        """
+        return own
+
     def together(self):
         """Return a context for the whole of a run."""
         return contextlib.nullcontext()
 
     def agree(self, facts):
-        """Raise UserError if the processes of a run differ in the facts, a dict."""
+        """Raise DifferError if the processes of a run differ in the facts, a dict."""
         theirs = self.from_first(facts)
         different = [name for name in facts if theirs[name] != facts[name]]
         if self.largest(len(different)):
             named = f"{different[0]} differs here" if different else "another's differ"
-            raise UserError(
+            raise DifferError(
                 f"All processes of a run need the same constants and pictures: {named}."
             )
 
@@ -67,11 +79,16 @@ class Mesh(Device):
         import jax
         from jax.experimental import multihost_utils
 
-        self.jax, self.processes = jax, multihost_utils
+        self.jax, self.utils = jax, multihost_utils
         self.count = jax.device_count()
         self.is_first = jax.process_index() == 0
-        processes = jax.process_count()
-        self.summary = f" {self.count} devices in {processes} processes train."
+        self.calls = self.calls_left = 1  # until the processes tell each other again
+        self.asked = time.monotonic()
+        self.summary = (
+            f" {in_words(self.count, 'device')} in "
+            f"{in_words(jax.process_count(), 'process', 'es')}, "
+            f"{jax.local_device_count()} of them here."
+        )
         # Not jax.make_mesh: it refuses devices of several hosts, and its axes are of
         # a kind that dropout cannot work on
         mesh = jax.sharding.Mesh(np.array(jax.devices()), ("batch",))
@@ -82,19 +99,20 @@ class Mesh(Device):
     @contextlib.contextmanager
     def together(self):
         """Let only the first process print, and none wait for one that failed."""
+        if self.jax.process_count() == 1:
+            yield
+            return
+        watch = processes.Watch(self, self.jax.process_count())
         silent = contextlib.redirect_stdout(io.StringIO())
         try:
             with contextlib.nullcontext() if self.is_first else silent:
                 yield
         except BaseException as error:
-            if self.jax.process_count() == 1 or _is_agreed(error):
-                raise
-            # At the end JAX would wait minutes for the others, who wait for this one
-            if isinstance(error, UserError):
-                print(error, file=sys.stderr, flush=True)
-            else:
-                traceback.print_exc()
-            os._exit(1)
+            if not _is_agreed(error):
+                watch.give_up(error)
+            raise
+        finally:
+            watch.end_well()
 
     def share_of(self, batch_size):
         share = batch_size // self.jax.process_count()
@@ -113,7 +131,7 @@ class Mesh(Device):
     def replicate(self, variables):
         values = [np.asarray(variable.value) for variable in variables]
         if self.jax.process_count() > 1:
-            values = self.processes.broadcast_one_to_all(values)
+            values = self.utils.broadcast_one_to_all(values)
         for variable, value in zip(variables, values, strict=True):
             variable.assign(
                 self.jax.make_array_from_process_local_data(
@@ -125,19 +143,45 @@ class Mesh(Device):
         if self.jax.process_count() == 1:
             return value
         words = np.frombuffer(json.dumps(value).encode(), np.uint8)
-        length = int(self.processes.broadcast_one_to_all(np.int32(len(words))))
+        length = int(self.utils.broadcast_one_to_all(np.int32(len(words))))
         words = np.resize(words, length) if self.is_first else np.zeros(length, "uint8")
-        return json.loads(bytes(np.asarray(self.processes.broadcast_one_to_all(words))))
+        return json.loads(bytes(np.asarray(self.utils.broadcast_one_to_all(words))))
 
     def largest(self, number):
         if self.jax.process_count() == 1:
             return number
-        return int(self.processes.process_allgather(np.int32(number)).max())
+        return int(self.utils.process_allgather(np.int32(number)).max())
+
+    def signal(self, own):
+        if self.jax.process_count() == 1:
+            return own
+        self.calls_left -= 1
+        if self.calls_left:
+            return 0
+        fit = calls_that_fit(self.calls, time.monotonic() - self.asked)
+        told = self.utils.process_allgather(np.array([own, fit], np.int32))
+        self.calls = self.calls_left = int(told[:, 1].min())  # alike in all of them
+        self.asked = time.monotonic()
+        return int(told[:, 0].max())
+
+
+def calls_that_fit(calls, seconds):
+    """Return how many calls fit in ASK_EVERY seconds if so many took `seconds`.
+
+    At most twice as many: a call returns before the device is through, and the first
+    few tell little.
+    """
+    return max(1, min(2 * calls, int(calls * ASK_EVERY / max(seconds, 1e-6))))
+
+
+def in_words(count, noun, plural="s"):
+    return f"{count} {noun}{plural if count != 1 else ''}"
 
 
 def _is_agreed(error):
     """Tell whether all processes end in this way, as they do after Ctrl-C."""
-    return isinstance(error, SystemExit) and isinstance(error.code, int)
+    has_code = isinstance(error, SystemExit) and isinstance(error.code, int)
+    return has_code or isinstance(error, DifferError)
 
 
 def find(which, batch_size):
@@ -147,13 +191,13 @@ def find(which, batch_size):
     JAX is used. Raises UserError if they do not find each other, or if the devices
     cannot share a batch evenly.
     """
-    _join()
+    processes.join()
     if keras.backend.backend() != "jax":
         return Device()
     import jax
 
-    with quiet_stderr():  # JAX wakes up here, and may tell all about it
-        count = jax.device_count()
+    hardware.has_gpu()  # JAX wakes up there, and tells all about it
+    count = jax.device_count()
     if jax.process_count() == 1 and (which == "one" or count == 1):
         return Device()
     if batch_size % count:
@@ -162,37 +206,3 @@ def find(which, batch_size):
             f" Try --batch-size {-(-batch_size // count) * count}, or --devices one."
         )
     return Mesh()
-
-
-def _join():
-    """Join the other processes of this run, if JAX_COORDINATOR_ADDRESS names a place.
-
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID say how many there are and which this one is,
-    where no cluster (Slurm, Open MPI) says so.
-    """
-    if not os.environ.get("JAX_COORDINATOR_ADDRESS"):
-        return
-    if keras.backend.backend() != "jax":
-        raise UserError(
-            "JAX_COORDINATOR_ADDRESS is set, and training by several processes needs "
-            "JAX: KERAS_BACKEND=jax"
-        )
-    import jax
-
-    variables = {
-        "num_processes": "JAX_NUM_PROCESSES",
-        "process_id": "JAX_PROCESS_ID",
-    }
-    try:
-        numbers = {
-            option: int(os.environ[variable])
-            for option, variable in variables.items()
-            if variable in os.environ
-        }
-        jax.distributed.initialize(**numbers)
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise UserError(
-            f"The processes of this run did not join: {error} Each needs "
-            "JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and "
-            "JAX_PROCESS_ID."
-        ) from error

@@ -1,5 +1,7 @@
 """Several devices and several processes train as one device does (on JAX)."""
 
+import functools
+import json
 import os
 import signal
 import socket
@@ -8,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
@@ -30,9 +31,9 @@ def needs_jax():
     pytest.importorskip("jax")
 
 
-def start(folder, count, *options, **variables):
-    """Start train.py as a process on JAX with so many forced CPU devices."""
-    environment = {
+def environment(count, **variables):
+    """Return the environment of a process on JAX with so many forced CPU devices."""
+    return {
         **os.environ,
         "KERAS_BACKEND": "jax",
         "JAX_PLATFORMS": "cpu",
@@ -41,11 +42,15 @@ def start(folder, count, *options, **variables):
         "--xla_backend_optimization_level=0",
         **variables,
     }
-    command = [sys.executable, str(SUITE / "train.py"), *RUN, *options]
+
+
+def start(folder, count, *options, within=(), **variables):
+    """Start train.py as a process with so many devices; within: a command before it."""
+    command = [*within, sys.executable, str(SUITE / "train.py"), *RUN, *options]
     return subprocess.Popen(
         command,
         cwd=folder,
-        env=environment,
+        env=environment(count, **variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -53,28 +58,63 @@ def start(folder, count, *options, **variables):
 
 
 def finish(process, code=0):
-    out, error = process.communicate(timeout=600)
+    out, error = process.communicate(timeout=1800)
     assert process.returncode == code, error
     return out, error
 
 
-def processes(folder, count, *options, differ=()):
-    """Start `count` processes of one run, on this machine; `differ` is for the last."""
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    return [
-        start(
-            folder(number),
-            1,
-            *options,
-            *(differ if number == count - 1 else ()),
-            JAX_COORDINATOR_ADDRESS=address,
-            JAX_NUM_PROCESSES=str(count),
-            JAX_PROCESS_ID=str(number),
+        return free.getsockname()[1]
+
+
+def processes(folder, *options, differ=(), second_host=()):
+    """Start the two processes of a run, on this machine, in folders of their own.
+
+    differ: options of the second; second_host: a command that makes it another host.
+    """
+    address = f"127.0.0.1:{free_port()}"
+    both = []
+    for number in range(2):
+        (folder / str(number)).mkdir(exist_ok=True)
+        both.append(
+            start(
+                folder / str(number),
+                1,
+                *options,
+                *(differ if number else ()),
+                within=second_host if number else (),
+                JAX_COORDINATOR_ADDRESS=address,
+                JAX_NUM_PROCESSES="2",
+                JAX_PROCESS_ID=str(number),
+            )
         )
-        for number in range(count)
-    ]
+    return both
+
+
+@pytest.fixture(scope="module")
+def second_host(tmp_path_factory):
+    """Return a command that starts another in what JAX takes for another machine.
+
+    JAX tells machines by the number that the kernel draws when it starts.
+    """
+    number = tmp_path_factory.mktemp("host") / "boot_id"
+    number.write_text("11111111-2222-3333-4444-555555555555\n")
+    mount = f'mount --bind {number} /proc/sys/kernel/random/boot_id && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", mount, "sh"]
+    try:
+        subprocess.run([*command, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"No second host can be made here: {error}")
+    return command
+
+
+def wait_for_a_checkpoint(run, both):
+    end = time.monotonic() + 600
+    while not checkpoints.paths(run):
+        assert both[0].poll() is None, both[0].communicate()
+        assert time.monotonic() < end
 
 
 def rows_of(folder, run):
@@ -106,7 +146,7 @@ def alone(tmp_path_factory, needs_jax):
 @pytest.mark.devices
 def test_four_devices_train_as_one_does(alone):
     out, _ = finish(start(alone, 4, "--epochs", "3", "--run", "four"))
-    assert "4 devices in 1 processes train." in out
+    assert "4 devices in 1 process, 4 of them here." in out
     assert_alike(rows_of(alone, "four"), rows_of(alone, "one"))
 
 
@@ -119,33 +159,124 @@ def test_a_batch_that_devices_cannot_share_is_one_line(alone):
     assert "Traceback" not in error
 
 
+# What is not the default, so that each of train.py's ways is gone once
+RECIPES = {
+    "dcgan-28": [],
+    "dcgan-64": ["--image-size", "64"],
+    "tutorial": ["--network", "tutorial", "--image-size", "64"],
+    "blog": ["--network", "blog"],  # it drops out
+    "least-squares": ["--loss", "least-squares", "--label-smoothing", "0.1"],
+    "hinge": ["--loss", "hinge", "--d-norm", "spectral"],
+    "relativistic": ["--loss", "relativistic", "--g-steps", "2"],
+    "penalty": ["--r1", "0.1", "--d-norm", "none", "--label-flipping", "0.25"],
+    "augmented": ["--augment", "colour,translation,cutout", "--d-steps", "2"],
+}
+
+# Trains by the options that come in, one after the other, to be quick
+TRAIN_ALL = """
+import json, sys
+import train
+from dcgan.common.options import current
+constants = current(train)
+for name, options in json.load(sys.stdin).items():
+    vars(train).update(constants)
+    train.main([*options, "--run", name])
+"""
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory, needs_jax):
+    """Train an iteration by each recipe on one device, and on four; return folders."""
+    narrow = [*RUN, "--images", "16", "--width", "0.05", "--epochs", "1"]
+    folders, running = [], []
+    for count in (1, 4):
+        folders.append(tmp_path_factory.mktemp(f"on{count}"))
+        process = subprocess.Popen(
+            [sys.executable, "-c", TRAIN_ALL],
+            cwd=folders[-1],
+            env=environment(count, PYTHONPATH=str(SUITE)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        options = {name: [*narrow, *RECIPES[name]] for name in RECIPES}
+        json.dump(options, process.stdin)
+        process.stdin.close()
+        process.stdin = None
+        running.append(process)
+    for process in running:
+        out, _ = finish(process)
+    assert out.count(" 4 devices in 1 process, 4 of them here.") == len(RECIPES)
+    return folders
+
+
 @pytest.mark.devices
-def test_two_processes_train_and_continue_as_one_device_does(alone, tmp_path):
-    """In folders of their own, as on two machines; the second never sees a file."""
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_network_and_recipe_trains_on_four_devices(recipes, name):
+    one, four = (rows_of(folder, name)[0] for folder in recipes)
+    for score in ("d_loss", "g_loss"):
+        assert four[score] == pytest.approx(one[score], rel=1e-2)
 
-    def folder(number):
-        (tmp_path / str(number)).mkdir(exist_ok=True)
-        return tmp_path / str(number)
 
-    for epochs in (2, 3):
-        options = ("--epochs", str(epochs), "--run", "two")
-        first, second = [finish(each) for each in processes(folder, 2, *options)]
-        assert "Finished: two" in first[0]
-        assert "Finished" not in second[0]
-        assert "Epoch" not in second[1]
-    assert "Continuing two at epoch 3" in first[0]
-    assert_alike(rows_of(folder(0), "two"), rows_of(alone, "one"))
-    assert (folder(0) / "two" / "samples" / "epoch-003.png").exists()
-    assert not (folder(1) / "two").exists()
+@pytest.mark.devices
+def test_two_hosts_train_stop_and_continue_as_one_device_does(
+    alone, tmp_path, second_host
+):
+    """The second one never sees a file of the run."""
+    start_both = functools.partial(
+        processes, tmp_path, "--run", "two", second_host=second_host
+    )
+    run = tmp_path / "0" / "two"
+    both = start_both("--epochs", "1000")
+    wait_for_a_checkpoint(run, both)
+    both[1].send_signal(signal.SIGINT)
+    stopped = [finish(process, code=130)[1] for process in both]
+    [said] = {error[error.index("Stopped and saved") :] for error in stopped}
+    epoch = checkpoints.read(checkpoints.paths(run)[-1])[1]["epoch"]
+    assert f"Stopped and saved before epoch {epoch}, iteration 1." in said
+
+    first, second = [finish(each) for each in start_both("--epochs", str(epoch + 1))]
+    assert "2 devices in 2 processes, 1 of them here." in first[0]
+    assert f"Continuing two at epoch {epoch}," in first[0]
+    assert "Finished: two" in first[0]
+    assert "Finished" not in second[0]
+    assert "Epoch" not in second[1]
+    assert_alike(rows_of(tmp_path / "0", "two")[:3], rows_of(alone, "one"))
+    assert (run / "samples" / "epoch-003.png").exists()
+    assert not (tmp_path / "1" / "two").exists()
+
+
+@pytest.mark.devices
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_is_killed_ends_the_other_with_a_line(
+    tmp_path, needs_jax, victim
+):
+    both = processes(tmp_path, "--epochs", "1000", "--run", "x")
+    wait_for_a_checkpoint(tmp_path / "0" / "x", both)
+    both[victim].kill()
+    error = finish(both[1 - victim], code=1)[1]
+    assert "\nAnother process of this run has ended; its own last line may" in error
+    assert "Start all of them again: the run goes on from its last ch" in error
+    assert "Traceback" not in error
+    assert "Gloo" not in error
+
+
+@pytest.mark.devices
+def test_a_fault_of_one_process_is_its_own_line_and_ends_the_other(tmp_path, needs_jax):
+    both = processes(tmp_path, "--epochs", "1000", "--run", "x")
+    run = tmp_path / "0" / "x"
+    wait_for_a_checkpoint(run, both)
+    run.rename(run.with_name("moved"))
+    first, second = (finish(process, code=1)[1] for process in both)
+    assert "x was removed or renamed during the training." in first
+    assert "Another process of this run has ended" in second
+    assert "Traceback" not in first + second
 
 
 @pytest.mark.devices
 def test_processes_that_differ_are_refused(tmp_path, needs_jax):
-    def folder(number):
-        (tmp_path / str(number)).mkdir()
-        return tmp_path / str(number)
-
-    first, second = processes(folder, 2, "--run", "x", differ=("--seed", "2"))
+    first, second = processes(tmp_path, "--run", "x", differ=("--seed", "2"))
     message = "All processes of a run need the same constants and pictures: "
     assert f"{message}another's differ." in finish(first, code=1)[1]
     assert f"{message}SEED differs here." in finish(second, code=1)[1]
@@ -153,27 +284,43 @@ def test_processes_that_differ_are_refused(tmp_path, needs_jax):
 
 
 @pytest.mark.devices
-def test_ctrl_c_to_one_process_stops_and_saves_all(tmp_path, needs_jax):
-    def folder(number):
-        (tmp_path / str(number)).mkdir()
-        return tmp_path / str(number)
+def test_tasks_of_slurm_find_each_other(tmp_path, needs_jax):
+    """As srun starts two on a machine; of its port, JAX makes the job's number."""
+    port = free_port()
+    job = {
+        "SLURM_JOB_ID": str(port - 61440 if port >= 61440 else port),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_NTASKS": "2",
+        "SLURM_NODEID": "0",
+    }
+    both = []
+    for number in map(str, range(2)):
+        (tmp_path / number).mkdir()
+        task = {"SLURM_PROCID": number, "SLURM_LOCALID": number}
+        both.append(start(tmp_path / number, 1, "--epochs", "1", **job, **task))
+    first, second = (finish(process)[0] for process in both)
+    assert "2 devices in 2 processes, 1 of them here." in first
+    assert "Finished" in first
+    assert "Finished" not in second
 
-    both = processes(folder, 2, "--epochs", "1000", "--run", "x")
-    end = time.monotonic() + 600
-    while not checkpoints.paths(tmp_path / "0" / "x"):
-        assert both[0].poll() is None, both[0].communicate()
-        assert time.monotonic() < end
-    both[1].send_signal(signal.SIGINT)
-    for process in both:
-        assert "Stopped and saved before epoch" in finish(process, code=130)[1]
-    assert checkpoints.paths(tmp_path / "0" / "x")
 
-
-def test_several_processes_need_jax(monkeypatch):
-    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
-    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(UserError, match=r"needs JAX: KERAS_BACKEND=jax$"):
-        devices.find("all", 8)
+@pytest.mark.parametrize(
+    ("calls", "seconds", "fit"),
+    [
+        (1, 30.0, 1),  # the first one is being compiled
+        (1, 0.001, 2),  # the second came back before the device was through
+        (2, 0.4, 4),
+        (8, 1.0, 16),
+        (100, 2.0, 100),
+        (100, 4.0, 50),
+        (1, 5.0, 1),
+        (4, 0.0, 8),
+    ],
+)
+def test_processes_ask_each_other_every_two_seconds_or_so(calls, seconds, fit):
+    assert devices.calls_that_fit(calls, seconds) == fit
 
 
 class Differing(devices.Device):
@@ -199,5 +346,6 @@ def test_one_device_takes_whole_batches_and_asks_nobody():
     device = devices.Device()
     assert device.share_of(8) == slice(0, 8)
     assert (device.from_first("mine"), device.largest(3)) == ("mine", 3)
+    assert device.signal(signal.SIGTERM) == signal.SIGTERM
     handed = device.hand_over({"decay": np.zeros(3, "float32")})
     assert handed["decay"].shape == (3,)
