@@ -221,7 +221,7 @@ def layer_of(place):
     """
     inside = re.sub(r"^jit\(\w+\)/(while/body/)?(closed_call/)?", "", place)
     inside = re.sub(r"jit\(\w+\)/", "", inside)
-    *names, _ = re.sub(r"jvp|transpose|[()]", "", inside).split("/")
+    *names, _ = re.sub(r"(jvp|transpose)\(|\)", "", inside).split("/")
     layers = [re.sub(r"_\d+$", "", name) for name in reversed(names)]
     if not layers:
         return "the step itself" if place else "no place told"
