@@ -77,6 +77,7 @@ SBATCH = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0"}
         (slurm(2, 1, "2", SLURM_GPU_BIND="single:1"), 2, "Slurm", []),
         (slurm(2, 1, "2", SLURM_GPU_BIND="none"), 2, "Slurm", [1]),
         (slurm(16, 11, "8(x2)"), 8, "Slurm", [3]),
+        (slurm(3, 2, "2,1", SLURM_NODEID="1"), 8, "Slurm", []),
         (OPEN_MPI, 4, "Open MPI", [2, 3]),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, 0, "Cloud TPU", {}),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, 0, "", {}),
