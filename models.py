@@ -20,7 +20,7 @@ import numpy as np
 from dcgan.common.console import UserError
 from dcgan.networks.augment import NUMBERS, Augment
 from dcgan.networks.backend import keras, layers, ops
-from dcgan.networks.layers import Conv2D, Conv2DTranspose
+from dcgan.networks.layers import BatchNormalization, Conv2D, Conv2DTranspose
 from dcgan.networks.losses import R1, accuracies, loss_named, realer
 from dcgan.networks.spectral import SpectralConv2D, SpectralDense
 from dcgan.runs import generators
@@ -308,6 +308,13 @@ def update_average(average, generator, decay):
         mean.assign(mean + (weight - mean) * (1 - decay))
 
 
+def copy_of(generator):
+    """Return a generator with the weights of another, whatever becomes of that one."""
+    copy = keras.models.clone_model(generator)
+    copy.set_weights(generator.get_weights())
+    return copy
+
+
 def draw(generator, noise):
     """Map noise (n, LATENT) to faces (n, S, S, 3) uint8, as a finished generator does:
     with its batch norm's own statistics, so that a face does not depend on the others.
@@ -442,9 +449,7 @@ def _transposed(x, width, **options):
 
 def _batch_norm(x):
     gamma = keras.initializers.RandomNormal(1.0, 0.02)
-    return layers.BatchNormalization(
-        momentum=0.9, epsilon=1e-5, gamma_initializer=gamma
-    )(x)
+    return BatchNormalization(momentum=0.9, epsilon=1e-5, gamma_initializer=gamma)(x)
 
 
 def _normal():

@@ -8,6 +8,7 @@ without 0 and with 1.
 """
 
 import sys
+import time
 from pathlib import Path
 
 import models
@@ -21,6 +22,7 @@ from dcgan.runs.generators import epochs_in_words
 from dcgan.runs.run import open_run
 from dcgan.training import alarms, compiled, devices, hardware, scoring
 from dcgan.training.batches import Batches
+from dcgan.training.beside import Beside
 from dcgan.training.chance import Chance, noise
 from dcgan.training.progress import EpochBar, Progress
 from dcgan.training.schedules import Schedules
@@ -168,7 +170,8 @@ def train(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
     batches = Batches(faces, chance(), schedules(), steps_per_call(), device)
     calls = compiled.Calls(gan, five_steps, device, steps_per_call())
     scorer = scoring.Scorer(begun_with["score"], faces, SCORE_SAMPLES, SEED, device)
-    with Stopping(device.signal) as stopping:
+    beside = Beside(device.count == 1 and not STOP_ON_COLLAPSE)
+    with Stopping(device.signal) as stopping, beside:
         while progress.epoch <= EPOCHS:
             bar = EpochBar(progress, EPOCHS, batches, device)
             with bar, batches.left_of_epoch(progress) as left:
@@ -177,34 +180,37 @@ def train(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
                     asked = stopping.is_asked()
                     if asked or run.is_due(CHECKPOINT_MINUTES):
                         bar.add(calls.finish())
+                        beside.wait()
                         if progress.iteration < len(batches):
                             run.save_checkpoint(gan, progress)
                             stopping.exit_if(asked, run.saved_at(progress))
                 bar.add(calls.finish())
-            finish_epoch(run, gan, device, progress, scorer)
-            if progress.epoch <= EPOCHS:
-                stopping.exit_if(stopping.is_asked(), run.saved_at(progress))
+            beside.wait()
+            finish_epoch(run, gan, device, progress, scorer, beside)
     misleads = scoring.misleads(scorer.kind, IMAGE_SIZE)
     print(run.finished(" --which last" if misleads else ""))
 
 
-def finish_epoch(run, gan, device, progress, scorer):
-    """Draw, score, and save all that an epoch leaves; heed its alarms."""
-    finite_arrays(gan)
+def finish_epoch(run, gan, device, progress, scorer, beside):  # noqa: PLR0913
+    """Draw and copy what an epoch leaves; score and save it beside the next epoch."""
+    began = time.monotonic()
+    arrays, average = finite_arrays(gan), models.copy_of(gan.average)
     sheet = models.draw(gan.average, sheet_noise())
     of_score = noise(SEED, "score_noise", (scorer.count, models.LATENT))
     is_due = scorer.count and progress.epoch % SCORE_EVERY == 0
     fake = models.draw(gan.average, of_score) if is_due else None
-    scores = {"diversity": scorer.diversity(sheet), **scorer.score(fake)}
-    row = progress.end_epoch(batch_size() * D_STEPS, scores)
-    undecided = LOSSES[LOSS].undecided
-    run.save_epoch(gan, progress, sheet, scorer.protocol, undecided)
-    # All processes come here, and none leaves before the first has saved everything
-    if device.largest(int(bool(row["alarm"]))):
-        alarm = alarms.message(row)
-        if STOP_ON_COLLAPSE:
-            raise UserError(run.stopped_by(alarm, progress))
-        print(alarm, flush=True)
+    ended, stood = progress.begin_next(), time.monotonic() - began
+
+    def leave():
+        scores = {"diversity": scorer.diversity(sheet), **scorer.score(fake)}
+        row = ended.end_epoch(batch_size() * D_STEPS, scores, stood)
+        run.save_epoch(arrays, average, ended, sheet, scorer.protocol)
+        progress.rows, progress.best = ended.rows, ended.best
+        # Of several processes none leaves before the first has saved everything
+        if device.largest(int(bool(row["alarm"]))):
+            run.heed(alarms.message(row), progress, STOP_ON_COLLAPSE)
+
+    beside.start(leave)
 
 
 def read_constants(argv):

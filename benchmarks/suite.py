@@ -15,6 +15,7 @@ from dcgan.common.options import current
 from dcgan.runs.run import open_run
 from dcgan.training import compiled, devices
 from dcgan.training.batches import Batches
+from dcgan.training.beside import Beside
 from dcgan.training.progress import EpochBar, Progress
 from dcgan.training.scoring import Scorer
 from preprocess import Prepared, open_faces
@@ -114,4 +115,9 @@ def _end_of_epoch(spec, gan, device):
     with run.begin(begun_with, "", pictures, gan):
         faces, samples = open_faces(pictures), train.SCORE_SAMPLES
         scorer = Scorer("none", faces, samples, train.SEED, device)
-    return lambda progress: train.finish_epoch(run, gan, device, progress, scorer)
+
+    def end(progress):
+        with Beside() as beside:
+            train.finish_epoch(run, gan, device, progress, scorer, beside)
+
+    return end

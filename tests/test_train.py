@@ -22,6 +22,7 @@ from dcgan.common import files
 from dcgan.common.options import current
 from dcgan.runs import checkpoints, folder
 from dcgan.training import compiled, scoring
+from dcgan.training.beside import Beside
 from dcgan.training.devices import Device
 from dcgan.training.scoring import Scorer
 from tests.runs.saved import make_old_checkpoint
@@ -63,7 +64,8 @@ def names_of(run):
 def test_a_run_leaves_what_the_readme_promises(tiny, trained):
     run, rows = tiny / "runs" / "tiny", log_of()
     columns = ["epoch", "iterations", *LOSSES, "diversity", "mmd"]
-    columns += ["pictures_per_second", "seconds", "waiting_share", "alarm"]
+    columns += ["pictures_per_second", "seconds", "waiting_share", "end_seconds"]
+    columns += ["run_pictures_per_second", "alarm"]
     assert list(rows[0]) == columns
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert [row["iterations"] for row in rows] == ["5", "10"]
@@ -162,7 +164,7 @@ def interrupt(patch, call, kill=False):
 def test_a_run_stopped_and_killed_in_its_epochs_ends_with_the_same_bits(
     quick, monkeypatch, capsys
 ):
-    monkeypatch.setattr(train, "IMAGES", 80)  # two calls an epoch
+    monkeypatch.setattr(train, "IMAGES", 120)  # three calls an epoch
     train.main(["--run", "runs/whole"])
     monkeypatch.setattr(train, "RUN", "runs/tiny")
 
@@ -181,8 +183,8 @@ def test_a_run_stopped_and_killed_in_its_epochs_ends_with_the_same_bits(
             train.main(["--epochs", "1", "--checkpoint-minutes", "1e-6"])
     assert names_of("runs/tiny") == ["checkpoint-000005.npz"]
     monkeypatch.setattr(train, "CHECKPOINT_MINUTES", 10.0)
-    stop(1, "epoch 2, iteration 1")  # in the last call of an epoch
-    stop(1, "epoch 2, iteration 6")
+    stop(1, "epoch 1, iteration 11")
+    stop(1, "epoch 2, iteration 6")  # asked in the last call of an epoch
     train.main(["--epochs", "2"])
     printed = capsys.readouterr().out
     assert "Continuing runs/tiny at epoch 2, iteration 6." in printed
@@ -261,7 +263,8 @@ def end_epoch(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
     scorer = Scorer(kind, faces, samples, train.SEED, device)
     progress.add({name: np.full(5, 0.5) for name in LOSSES})
     progress.seconds = 1.0
-    train.finish_epoch(run, gan, device, progress, scorer)
+    with Beside() as beside:
+        train.finish_epoch(run, gan, device, progress, scorer, beside)
 
 
 def draw_one_face(gan):

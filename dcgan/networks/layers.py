@@ -1,4 +1,4 @@
-"""Convolutions, and back: Keras' layers with faster gradients, and the same numbers.
+"""Keras' layers with the same numbers, faster: convolutions, and back, and batch norm.
 
 A transposed convolution is the gradient of a convolution by its input, and the other
 way round. So each of the two layers can be the gradient of the other, and both have the
@@ -45,6 +45,22 @@ class Conv2DTranspose(layers.Conv2DTranspose):
         return self.activation(outputs) if self.activation else outputs
 
 
+class BatchNormalization(layers.BatchNormalization):
+    """Keras' layer, which takes a batch's mean and variance in one pass for XLA.
+
+    The variance is mean(x^2) - mean(x)^2, in float32, as in Flax. By Keras' way, that
+    is the mean of (x - mean)^2, it would have to wait for the mean.
+    """
+
+    def _moments(self, inputs, mask):
+        backend = keras.backend.backend()
+        if backend == "torch" or (backend == "tensorflow" and on_cpu()):
+            return super()._moments(inputs, mask)
+        axes = self._reduction_axes
+        mean, of_squares = ops.mean(inputs, axes), ops.mean(ops.square(inputs), axes)
+        return mean, ops.maximum(of_squares - ops.square(mean), 0)
+
+
 def _pair_for(layer):
     """Return what convolves like a layer, and what spreads; None to leave it to Keras.
 
@@ -63,7 +79,7 @@ def _doubles(layer):
 def _pair(strides, padding, doubles):
     backend = keras.backend.backend()
     plain, kernel_gradient = {"jax": _jax, "tensorflow": _tensorflow}[backend](
-        strides, padding
+        strides, padding, doubles
     )
 
     def convolve_gradient(pictures, kernel, by):
@@ -105,20 +121,40 @@ def _with_gradient(function, gradient):
     return lambda x, kernel: ours(x, tf.convert_to_tensor(kernel))
 
 
-def _jax(strides, padding):
+def _jax(strides, padding, doubles):
     import jax
 
     def convolve(pictures, kernel):
         return ops.conv(pictures, kernel, strides, padding)
 
     def kernel_gradient(pictures, kernel, by):
+        if doubles and by.shape[2] <= FOLDED:
+            return _kernel_gradient(pictures, by)
         of_kernel = functools.partial(convolve, pictures)
         return jax.linear_transpose(of_kernel, kernel)(by)[0]
 
     return convolve, kernel_gradient
 
 
-def _tensorflow(strides, padding):
+def _kernel_gradient(pictures, by):
+    """Return the gradient (4, 4, C, F) of a kernel that halves pictures (n, 2 H, 2 W,
+    C), by what comes out (n, H, W, F), as one matrix product.
+
+    XLA takes the gradient of so small a grid for a convolution forwards, whose filter
+    is the grid, and has no fast way for it.
+    """
+    around = ops.pad(pictures, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    height, width = (2 * size for size in by.shape[1:3])
+    seen = [
+        around[:, row : row + height : 2, column : column + width : 2]
+        for row in range(4)
+        for column in range(4)
+    ]
+    products = ops.einsum("knhwc,nhwf->kcf", ops.stack(seen), by)
+    return ops.reshape(products, (4, 4, pictures.shape[3], by.shape[3]))
+
+
+def _tensorflow(strides, padding, _):
     import tensorflow as tf
 
     options = {"strides": [1, *strides, 1], "padding": padding.upper()}

@@ -24,15 +24,13 @@ NAME = re.compile(r"checkpoint-(\d+)(\.npz)?")
 PROGRESS = "progress"  # the name of the JSON among the arrays
 
 
-def save(run, gan, progress, keep):
+def save(run, arrays, progress, keep):
     """Save all that a resumed run needs.
 
-    `progress` is a JSON-able dict with at least "iterations". The newest `keep`
-    checkpoints stay, and the newest of an epoch's end, from which another run may go
-    on (fork.py). Raises UserError if the disk refuses, FloatingPointError, and saves
-    nothing, if a weight is not finite.
+    arrays: as finite_arrays() gives them; `progress` is a JSON-able dict with at least
+    "iterations". The newest `keep` checkpoints stay, and the newest of an epoch's end,
+    from which another run may go on (fork.py). Raises UserError if the disk refuses.
     """
-    arrays = finite_arrays(gan)
     path = path_of(run, progress)
     try:
         write(path, arrays, progress)
@@ -86,11 +84,13 @@ def check_room(run, gan, keep):
 
 
 def finite_arrays(gan):
-    """Return {name: array} of all that training changes.
+    """Return {name: array} of all that training changes, copied.
 
     Raises FloatingPointError, naming the network, if a number is not finite.
     """
-    arrays = {name: variable.numpy() for name, variable in _variables(gan).items()}
+    arrays = {
+        name: np.array(variable.numpy()) for name, variable in _variables(gan).items()
+    }
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise FloatingPointError(f"a weight of {name.split('.')[0]} is not finite")

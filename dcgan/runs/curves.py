@@ -22,7 +22,9 @@ def save_log(run, rows, changes=(), undecided=None):
         write_whole(Path(run) / "log.csv") as part,
         open(part, "w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        # Rows of an older run may have fewer columns
+        columns = dict.fromkeys(name for row in rows for name in row)
+        writer = csv.DictWriter(file, fieldnames=list(columns))
         writer.writeheader()
         writer.writerows(rows)
     save_losses(Path(run) / "losses.png", rows, changes, undecided)

@@ -7,9 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from dcgan.common.console import UserError
+from dcgan.common.console import Bar, UserError
 from dcgan.common.files import write_json
 from dcgan.networks.backend import is_out_of_memory
+from dcgan.networks.losses import LOSSES
 from dcgan.runs import checkpoints, curves, folder, fork, generators
 
 
@@ -98,26 +99,33 @@ class Run:
         return time.monotonic() - self.saved > minutes * 60
 
     def save_checkpoint(self, gan, progress):
-        """Save all that is needed to go on from here."""
+        """Save all that is needed to go on from here.
+
+        Raises FloatingPointError, and saves nothing, if a weight is not finite.
+        """
+        self._save(checkpoints.finite_arrays(gan), progress)
+
+    def _save(self, arrays, progress):
         folder.check_there(self.folder)
         keep = self.constants["KEEP_CHECKPOINTS"]
-        checkpoints.save(self.folder, gan, progress.as_dict(), keep)
+        checkpoints.save(self.folder, arrays, progress.as_dict(), keep)
         self.saved = time.monotonic()
 
-    def save_epoch(self, gan, progress, sheet, scored_by, undecided):
+    def save_epoch(self, arrays, average, progress, sheet, scored_by):
         """Write the sheet, log, curves, generators and, last, checkpoint of an epoch.
 
         Killed before the checkpoint is there, a run does the epoch's end once more.
-        sheet: faces (n, S, S, 3) uint8; scored_by: how, in words, or None; undecided:
-        the loss of a D that cannot tell.
+        arrays: of checkpoints.finite_arrays(); average: the averaged generator, a copy;
+        sheet: faces (n, S, S, 3) uint8; scored_by: how, in words, or None.
         """
         folder.check_there(self.folder)
         row = progress.rows[-1]
         curves.save_sheet(self.folder, row["epoch"], sheet)
+        undecided = LOSSES[self.constants["LOSS"]].undecided
         curves.save_log(self.folder, progress.rows, self.changes, undecided)
-        facts = self._facts_of_generator(gan.average, row, scored_by)
-        progress.best = generators.keep(self.folder, gan.average, facts, progress.best)
-        self.save_checkpoint(gan, progress)
+        facts = self._facts_of_generator(average, row, scored_by)
+        progress.best = generators.keep(self.folder, average, facts, progress.best)
+        self._save(arrays, progress)
 
     def _facts_of_generator(self, generator, row, scored_by):
         """Return what is told of the generator of the epoch with a row of the log."""
@@ -179,7 +187,14 @@ class Run:
         g, d = (self.constants[f"{of}_LEARNING_RATE"] / 2 for of in "GD")
         return f"--run {self.folder}-2 --g-learning-rate {g:g} --d-learning-rate {d:g}"
 
-    def stopped_by(self, alarm, progress):
+    def heed(self, alarm, progress, stop):
+        """Tell of an alarm, a line. If it is to stop the run, raise UserError."""
+        if stop:
+            raise UserError(self._stopped_by(alarm, progress))
+        with Bar.external_write_mode():
+            print(alarm, flush=True)
+
+    def _stopped_by(self, alarm, progress):
         """Say that an alarm, a line, ended the run, what is kept, and what to try."""
         best = progress.best
         kept = (

@@ -79,11 +79,13 @@ def fused(gan, step, replicated=None):
 
 
 def variables_of(gan):
-    """List every variable that an iteration changes, each once."""
+    """List every variable that an iteration changes, each once.
+
+    But for the metrics', which each step begins with anew.
+    """
     owners = (gan.generator, gan.discriminator, gan.average)
     owners += (gan.judge.optimizer, gan.d_on_g.optimizer)
-    variables = [variable for owner in owners for variable in owner.variables]
-    return variables + gan.judge.metrics_variables + gan.d_on_g.metrics_variables
+    return [variable for owner in owners for variable in owner.variables]
 
 
 def _tensorflow(gan, step):
@@ -137,8 +139,9 @@ def _jax(gan, step, replicated):
         mapping = list(zip(variables, values, strict=True))
         with keras.StatelessScope(state_mapping=mapping) as scope:
             scores = step(gan, batch, _jax_train_step)
-        names[:] = scores  # JAX sorts what it returns
-        return [scope.get_current_value(variable) for variable in variables], scores
+        names[:] = scores
+        values = [scope.get_current_value(variable) for variable in variables]
+        return values, jax.numpy.stack(list(scores.values()))
 
     def iterate_at(k, values, batches):
         return iterate(values, {name: batches[name][k] for name in batches})
@@ -157,7 +160,7 @@ def _jax(gan, step, replicated):
         for k in range(len(next(iter(batches.values())))):
             values, scores = one(k, values, batches)
             rows.append(scores)
-        return values, _stacked(jax.numpy.stack, rows)
+        return values, jax.numpy.stack(rows)
 
     # On CPUs XLA is many times slower at what stands in a loop
     iterate_all = one_by_one if on_cpu() else all_at_once
@@ -167,7 +170,7 @@ def _jax(gan, step, replicated):
         values, scores = iterate_all(values, batches)
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-        return {name: scores[name] for name in names}
+        return {name: scores[:, number] for number, name in enumerate(names)}
 
     return run
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from dcgan.common.console import Bar
 from dcgan.training.alarms import alarms
@@ -50,11 +50,19 @@ class Progress:
             self.iteration += 1
             self.iterations += 1
 
-    def end_epoch(self, faces, scores):
+    def begin_next(self):
+        """Go on to the next epoch; return the progress at the end of this one."""
+        ended = replace(self)
+        self.epoch, self.iteration = self.epoch + 1, 0
+        self.seconds, self.waited, self.sums = 0.0, 0.0, {}
+        return ended
+
+    def end_epoch(self, faces, scores, stood):
         """Add the epoch's row, with scores and its alarms, to the log; begin the next.
 
         faces: real ones that an iteration took; scores: {column: number}, "diversity"
-        at least. Returns the row.
+        at least; stood: seconds that training stood still for the epoch's end. Returns
+        the row.
         """
         row = {"epoch": self.epoch, "iterations": self.iterations}
         row |= {name: total / self.iteration for name, total in self.sums.items()}
@@ -63,11 +71,14 @@ class Progress:
             "pictures_per_second": self.iteration * faces / self.seconds,
             "seconds": self.seconds,
             "waiting_share": self.waited / self.seconds,
+            "end_seconds": stood,
         }
-        row["alarm"] = "; ".join(alarms([*self.rows, row]))
-        self.rows = [*self.rows, row]
-        self.epoch, self.iteration = self.epoch + 1, 0
-        self.seconds, self.waited, self.sums = 0.0, 0.0, {}
+        rows = [*self.rows, row]
+        seconds = sum(each["seconds"] + each.get("end_seconds", 0) for each in rows)
+        row["run_pictures_per_second"] = self.iterations * faces / seconds
+        row["alarm"] = "; ".join(alarms(rows))
+        self.rows = rows
+        self.begin_next()
         return row
 
 

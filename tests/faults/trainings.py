@@ -253,7 +253,8 @@ def rows_of(run):
     """Read log.csv but for its times."""
     with open(run / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    times = {"seconds", "pictures_per_second", "waiting_share"}
+    times = {"seconds", "pictures_per_second", "waiting_share", "end_seconds"}
+    times |= {"run_pictures_per_second"}
     return [{key: row[key] for key in row if key not in times} for row in rows]
 
 

@@ -254,7 +254,7 @@ def whole_checkpoints():
     run = Path(tempfile.mkdtemp()) / "run"
     for iterations in (1, 2):
         progress = {"iterations": iterations, "iteration": 1, "rows": []}
-        checkpoints.save(run, gan, progress, 2)
+        checkpoints.save(run, checkpoints.finite_arrays(gan), progress, 2)
     return gan, checkpoints.finite_arrays(gan), run
 
 

@@ -17,7 +17,7 @@ RUN = Path("runs/x")
 def save(gan, iterations, iteration=0, keep=2, **more):
     """Save a checkpoint; return its path."""
     progress = {"iterations": iterations, "iteration": iteration, **more}
-    checkpoints.save(RUN, gan, progress, keep)
+    checkpoints.save(RUN, checkpoints.finite_arrays(gan), progress, keep)
     return checkpoints.path_of(RUN, progress)
 
 

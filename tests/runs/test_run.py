@@ -11,6 +11,7 @@ import train
 from dcgan.common import files
 from dcgan.common.options import current
 from dcgan.runs import checkpoints, curves, generators
+from dcgan.runs.checkpoints import finite_arrays
 from dcgan.runs.run import Run, open_run
 from dcgan.training.devices import Device
 from dcgan.training.progress import Progress
@@ -68,8 +69,8 @@ def do_epoch(run, gan, progress, score):
     names = ("d_loss", "g_loss", "real_accuracy", "fake_accuracy")
     progress.add(dict.fromkeys(names, numbers))
     progress.seconds = 2.0
-    progress.end_epoch(8, {"diversity": 1.0, "mmd": score})
-    run.save_epoch(gan, progress, SHEET, "MMD", None)
+    progress.end_epoch(8, {"diversity": 1.0, "mmd": score}, 0.5)
+    run.save_epoch(finite_arrays(gan), gan.average, progress, SHEET, "MMD")
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +301,7 @@ def test_in_all_but_the_first_process_nothing_is_read_or_saved(gan, begun):
         assert run.score_before is None
         assert not run.is_due(0)
         run.save_checkpoint(gan, begun)
-        run.save_epoch(gan, begun, SHEET, "MMD", None)
+        run.save_epoch({}, gan.average, begun, SHEET, "MMD")
     assert contents("runs/a") == before
     first = open_run("runs/a", CONSTANTS, train.FREE, "", Device())
     assert first.score_before == "mmd"
@@ -324,7 +325,7 @@ def test_what_ends_a_training_is_one_line_with_what_may_help(gan, begun):
     )
     with pytest.raises(ZeroDivisionError), run.explain(begun, 8):
         raise ZeroDivisionError
-    assert run.stopped_by("ALARM.", begun) == (
+    assert run._stopped_by("ALARM.", begun) == (
         "ALARM. Stopped; runs/a keeps the best generator (epoch 1, score 0.20000). Try "
         f"lower learning rates or another seed: {slower}. To go on all the same: "
         "--no-stop-on-collapse"

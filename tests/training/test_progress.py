@@ -35,7 +35,7 @@ def test_an_epochs_row_has_the_means_of_its_iterations():
     progress.add(scores_of(0.25, 0.5))
     progress.add(scores_of(0.75))
     assert progress.place() == "epoch 3, iteration 4"
-    row = progress.end_epoch(8, {"diversity": 0.875, "mmd": 0.125})
+    row = progress.end_epoch(8, {"diversity": 0.875, "mmd": 0.125}, 0.5)
     assert row == {
         "epoch": 3,
         "iterations": 23,
@@ -45,6 +45,8 @@ def test_an_epochs_row_has_the_means_of_its_iterations():
         "pictures_per_second": 12.0,
         "seconds": 2.0,
         "waiting_share": 0.25,
+        "end_seconds": 0.5,
+        "run_pictures_per_second": 23 * 8 / 2.5,
         "alarm": "",
     }
     assert progress == Progress(epoch=4, iterations=23, rows=[row])
@@ -53,14 +55,14 @@ def test_an_epochs_row_has_the_means_of_its_iterations():
 def test_the_row_names_its_alarms():
     progress = Progress(seconds=1.0)
     progress.add(scores_of(100.0))
-    row = progress.end_epoch(8, {"diversity": 0.0})
+    row = progress.end_epoch(8, {"diversity": 0.0}, 0.5)
     assert row["alarm"] == "collapse; losses run away"
 
 
 def test_a_progress_comes_back_from_json_as_it_was():
     progress = Progress(seconds=1.5)
     progress.add(scores_of(0.1))
-    progress.end_epoch(8, {"diversity": 1.0})
+    progress.end_epoch(8, {"diversity": 1.0}, 0.5)
     progress.add(scores_of(0.3))
     again = Progress()
     again.take_up(json.loads(json.dumps(progress.as_dict())))
