@@ -11,7 +11,6 @@ NETWORKS, at the end of this file.
 """
 
 import contextlib
-import warnings
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
@@ -187,10 +186,7 @@ def load_generator(run, which="best"):
             )
         generator = build_generator(network, size, facts.get("width", 1.0))
         try:
-            with warnings.catch_warnings():
-                # What Keras finds no weights for it leaves as it is, and only warns
-                warnings.simplefilter("error", UserWarning)
-                generator.load_weights(weights)
+            generators.fill(generator, weights)
         except Exception as error:  # weights of other shapes raise nearly anything
             fault = error
         else:

@@ -1,8 +1,8 @@
 """Make a folder of weights/ out of a run: python -m benchmarks.ship --run runs/NAME
 
-Its generator, in half precision if that is wanted, what is told of it, and pictures of
-what it draws and how it learned. Scored by evaluate.py since, and shipped once more,
-the folder holds the score too. No photograph goes there.
+Its generator and discriminator, in half precision if that is wanted, what is told of
+them, and pictures of what it draws and how it learned. Scored by evaluate.py since, and
+shipped once more, the folder holds the score too. No photograph goes there.
 """
 
 import csv
@@ -23,7 +23,7 @@ from dcgan.common.files import write_whole
 from dcgan.common.options import options
 from dcgan.networks.losses import LOSSES
 from dcgan.pictures.faces import GAP as FACE_GAP
-from dcgan.runs import curves, generators
+from dcgan.runs import checkpoints, curves, fork, generators
 from dcgan.scores import inception
 from dcgan.training.alarms import alarms
 
@@ -49,6 +49,7 @@ def main(argv=None):
     score = score_of(out, save(out, generator, facts)["sha256"])
     if score:
         save(out, generator, facts | score)
+    save_discriminator(out, folder, facts)
     generate.main(["--run", str(out), "--out", str(out / "faces.png")])
     sheets = sorted((folder / "samples").glob("epoch-*.png"))
     if not sheets:
@@ -87,10 +88,24 @@ def with_names(facts, *keys):
     return facts | {key: Path(facts[key]).name for key in keys if key in facts}
 
 
-def save(out, generator, facts):
-    """Write the generator, in half precision if that is wanted; return its facts."""
-    generators.save(out, Half(generator) if HALF else generator, facts)
-    return generators.read(out).facts
+def save(out, network, facts, which="best"):
+    """Write a network, in half precision if that is wanted; return its facts."""
+    generators.save(out, Half(network) if HALF else network, facts, which)
+    return generators.read(out, which).facts
+
+
+def save_discriminator(out, folder, facts):
+    """Write the discriminator of a run's last epoch, for others to go on from."""
+    try:
+        arrays, _ = checkpoints.read(fork.read(str(folder)).checkpoint)
+    except UserError as error:
+        print(f"Without the discriminator. {error}")
+        return
+    recipe = models.Recipe(d_norm=facts["constants"]["D_NORM"], width=facts["width"])
+    network = models.build_discriminator(facts["network"], facts["image_size"], recipe)
+    for number, variable in enumerate(network.variables):
+        variable.assign(arrays[f"discriminator.{number:03d}"])
+    save(out, network, facts, "discriminator")
 
 
 def score_of(out, checksum):
@@ -109,15 +124,15 @@ def score_of(out, checksum):
 
 
 class Half:
-    """A generator that saves its large weights as float16: about half the bytes."""
+    """A network that saves its large weights as float16: about half the bytes."""
 
-    def __init__(self, generator):
-        self.generator = generator
+    def __init__(self, network):
+        self.network = network
 
     def save_weights(self, path):
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder, Path(path).name)
-            self.generator.save_weights(whole)
+            self.network.save_weights(whole)
             halve(whole, path)
 
 

@@ -1,9 +1,12 @@
-"""Go on from another run with another recipe, in a run folder of its own.
+"""Go on from another run with another recipe, or from a shipped pair of networks.
 
 What is best early need not be best late (benchmarks/QUALITY.md). The new run begins as
 a copy of the other at the end of its last epoch, with weights, optimizers, average,
 log, sheets and generators, and the other stays as it is. The new one's constants.json
 and what its generators tell of themselves say what was changed, and when.
+
+A folder of weights/ has both networks and nothing else of its run. A run that goes on
+from them begins with its first epoch, on any pictures.
 """
 
 import shutil
@@ -20,6 +23,9 @@ STAYS = (
     "SCORE_SAMPLES",
 )
 BEGUN_WITH = ("backend", "batch_size", "count", "checksum")
+
+# What the shapes of the networks depend on
+SHAPES = ("NETWORK", "IMAGE_SIZE", "WIDTH", "D_NORM")
 
 
 class Origin(NamedTuple):
@@ -40,14 +46,7 @@ class Origin(NamedTuple):
             (self.begun_with.get(name), begun_with[name], name.upper())
             for name in BEGUN_WITH
         ]
-        wrong = [
-            f"{name} {old!r}, not {new!r}" for old, new, name in pairs if old != new
-        ]
-        if wrong:
-            raise UserError(
-                f"FROM = {self.folder!r}: that run has {'; '.join(wrong)}. These stay "
-                "as they are when a run goes on from another."
-            )
+        _check_alike(self.folder, pairs)
         done = self.progress["epoch"] - 1
         if constants["EPOCHS"] <= done:
             raise UserError(
@@ -57,16 +56,56 @@ class Origin(NamedTuple):
             )
 
 
+class Pair(NamedTuple):
+    """A shipped generator and its discriminator, to begin a run with."""
+
+    folder: str
+    facts: dict  # what the generator tells of itself
+    begun_with: dict  # nothing that a run would have to stay with
+
+    def check(self, constants, _):
+        """Raise UserError if networks of these constants have other shapes."""
+        mine = self.facts.get("constants", {})
+        pairs = [(mine.get(name), constants[name], name) for name in SHAPES]
+        _check_alike(self.folder, pairs)
+
+    def load(self, gan):
+        """Load both networks, and the generator as the average, too."""
+        parts = {"best": (gan.generator, gan.average)}
+        parts["discriminator"] = (gan.discriminator,)
+        for which, networks in parts.items():
+            weights = generators.read(self.folder, which).weights
+            for network in networks:
+                try:
+                    generators.fill(network, weights)
+                except Exception as error:  # other shapes raise nearly anything
+                    raise UserError(
+                        f"{weights} does not hold a {network.name} as it says."
+                    ) from error
+
+
+def _check_alike(origin, pairs):
+    """Raise UserError if old and new differ in one of the pairs (old, new, name)."""
+    wrong = [f"{name} {old!r}, not {new!r}" for old, new, name in pairs if old != new]
+    if wrong:
+        raise UserError(
+            f"FROM = {origin!r}: that run has {'; '.join(wrong)}. These stay "
+            "as they are when a run goes on from another."
+        )
+
+
 def read(origin):
-    """Return the Origin in a run folder.
+    """Return the Origin in a run folder, or the Pair in a folder of weights.
 
     Raises UserError if there is none, if it is damaged, or something trains there.
     """
     if not Path(origin, folder.CONSTANTS).is_file():
+        if generators.paths(origin, "discriminator")[0].is_file():
+            return Pair(origin, generators.read(origin).facts, {})
         if generators.paths(origin, "best")[0].is_file():
             raise UserError(
-                f"FROM = {origin!r}: it has a generator alone, and no checkpoint to go "
-                "on from. A run folder has: python train.py --from runs/NAME"
+                f"FROM = {origin!r}: it has a generator alone, no discriminator and no "
+                "checkpoint. A run folder has: python train.py --from runs/NAME"
             )
         raise UserError(
             f"FROM = {origin!r}: there is no run. Train one: python train.py --run "
@@ -105,6 +144,12 @@ def begin(origin, run, written, free):
     meanwhile; raises UserError as read() and check() do. free: the constants that may
     change in any run.
     """
+    pair = read(origin)
+    if isinstance(pair, Pair):
+        epochs = generators.epochs_in_words(pair.facts["epochs"])
+        print(f"From      {pair.folder}, {epochs}: both networks", flush=True)
+        write_json(Path(run, folder.CONSTANTS), written)
+        return
     with folder.resting(origin):
         origin = read(origin)
         origin.check(written["constants"], written["begun_with"])

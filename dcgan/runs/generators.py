@@ -1,4 +1,4 @@
-"""The generators of a run, each in one file that tells of itself.
+"""The generators of a run, or a shipped pair, each in one file that tells of itself.
 
 The weights are HDF5, as Keras writes them. What is told of them, and a checksum of
 it all, is an attribute of the file; the JSON beside it says the same to people. In
@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,8 @@ import numpy as np
 from dcgan.common.console import UserError
 from dcgan.common.files import sha256, write_json, write_whole
 
-# The generators of a run, the best by its score and the last: how their files begin
+# The generators of a run, the best by its score and the last: how their files begin.
+# A discriminator may be beside them in weights/, under its own name
 NAMES = {"best": "generator", "last": "generator-last"}
 ENDS = (".weights.h5", ".json")
 
@@ -44,8 +46,8 @@ class Generator(NamedTuple):
 def save(run, generator, facts, which="best"):
     """Write a Keras model's weights and what is told of them; the JSON comes after.
 
-    which: "best" or "last". Killed at any moment, it leaves the generator of before or
-    this one.
+    which: "best", "last" or "discriminator". Killed at any moment, it leaves the network
+    of before or this one.
     """
     weights, path = paths(run, which)
     with write_whole(weights) as part:
@@ -82,7 +84,7 @@ def keep(run, generator, facts, best):
 def read(run, which="best"):
     """Return the Generator of a run, its file checked to be whole and harmless.
 
-    which: "best" or "last". Raises UserError if there is none, if it is damaged, or
+    which: as save() has it. Raises UserError if there is none, if it is damaged, or
     holds anything but the numbers of a generator.
     """
     weights, path = paths(run, which)
@@ -117,9 +119,17 @@ def read(run, which="best"):
     return Generator(weights, facts)
 
 
+def fill(model, weights):
+    """Load a file of weights into a Keras model that they fit; else raise anything."""
+    with warnings.catch_warnings():
+        # What Keras finds no weights for it leaves as it is, and only warns
+        warnings.simplefilter("error", UserWarning)
+        model.load_weights(weights)
+
+
 def paths(run, which):
     """Return the Paths of a generator's weights and of its JSON."""
-    return tuple(Path(run) / f"{NAMES[which]}{end}" for end in ENDS)
+    return tuple(Path(run) / f"{NAMES.get(which, which)}{end}" for end in ENDS)
 
 
 def epochs_of(run):

@@ -92,7 +92,10 @@ class Run:
     def load(self, gan):
         """Load the newest checkpoint; return its progress, or None for a new run."""
         self.saved = time.monotonic()
-        return checkpoints.load(self.folder, gan)
+        progress = checkpoints.load(self.folder, gan)
+        if progress is None and self.origin:
+            self.origin.load(gan)  # a pair of networks: of a run there is a checkpoint
+        return progress
 
     def is_due(self, minutes):
         """Tell whether the last checkpoint is so many minutes old."""

@@ -10,6 +10,7 @@ from PIL import Image
 
 import generate
 import models
+import train
 from benchmarks import ship
 from dcgan.common.console import UserError
 from dcgan.common.files import write_json
@@ -87,6 +88,16 @@ def test_a_shipped_generator_draws_what_the_run_does_and_names_no_folder(finishe
     shipped, facts = models.load_generator("w")
     assert (faces_of(shipped) == faces_of(finished)).all()
     assert facts["score"] == 0.0123
+
+
+def test_a_run_goes_on_from_what_is_shipped_on_other_pictures(tiny, quick, capsys):
+    ship.main(["--run", "runs/tiny", "--out", "w", "--half"])
+    train.main(["--from", "w", "--run", "runs/on", "--epochs", "1", "--images", "48"])
+    printed = capsys.readouterr().out
+    assert "From      w, 2 epochs: both networks" in printed
+    assert "Finished: runs/on" in printed
+    assert generators.read("runs/on").facts["data"]["count"] == 48
+    assert not generators.read("w", "discriminator").facts["score"]
 
 
 def test_half_precision_halves_the_bytes_and_moves_no_pixel_by_more_than_one(tiny):

@@ -70,6 +70,25 @@ def test_a_penalty_on_gradients_has_the_gradients_of_keras(pairs, name):
     assert_close(steepness(our), steepness(theirs))
 
 
+@pytest.mark.every_backend
+def test_batch_norm_is_that_of_keras():
+    random = np.random.default_rng(1)
+    x = ops.convert_to_tensor(random.normal(0.5, 2, (8, 5, 5, 3)).astype("float32"))
+    layers = [home.BatchNormalization(momentum=0.9) for home in (ours, keras.layers)]
+    for layer in layers:
+        layer.build(x.shape)
+
+    def trained(layer):
+        return lambda x: weighted(lambda x: layer(x, training=True))(x)
+
+    assert_close(*(gradients(trained(layer), x) for layer in layers))
+    assert_close(*(layer(x, training=True) for layer in layers))
+    for name in ("moving_mean", "moving_variance"):
+        assert_close(*(getattr(layer, name).value for layer in layers))
+    same = ops.ones((8, 3)) * 1e3  # where rounding could make a variance negative
+    assert np.isfinite(ops.convert_to_numpy(layers[0](same, training=True))).all()
+
+
 def weighted(layer):
     """The sum of a layer's outputs, each times another number, as (n, 1)."""
 

@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import train
@@ -222,7 +223,7 @@ def test_the_same_command_continues_it(built):
     [
         ({"FROM": "nowhere"}, {}, "FROM = 'nowhere': there is no run."),
         ({"FROM": "runs"}, {}, "FROM = 'runs': there is no run."),
-        ({"FROM": "alone"}, {}, "FROM = 'alone': it has a generator alone, and no che"),
+        ({"FROM": "alone"}, {}, "FROM = 'alone': it has a generator alone, no disc"),
         ({"FROM": "runs/empty"}, {}, "FROM = 'runs/empty': it has no checkpoint of an"),
         ({"SEED": 2}, {}, "that run has SEED 1, not 2. These stay"),
         ({"D_STEPS": 2}, {}, "that run has D_STEPS 1, not 2."),
@@ -355,3 +356,59 @@ def test_a_run_that_lost_its_checkpoints_is_not_copied_over(built):
     with pytest.raises(SystemExit, match="runs/new has a generator of 2 epochs and no"):
         fork_off(built)
     assert contents("runs/new") == before
+
+
+@pytest.fixture
+def pair(built):
+    """A folder of weights: what the tiny run draws with, and another discriminator."""
+    facts = generators.read(ORIGIN).facts
+    for which, network in (
+        ("best", built.average),
+        ("discriminator", built.discriminator),
+    ):
+        for number, weight in enumerate(network.weights):
+            weight.assign(np.full(weight.shape, number / 8, "float32"))
+        generators.save("pair", network, facts, which)
+    return facts["constants"]
+
+
+def test_a_run_begins_with_a_shipped_pair_on_other_pictures(pair, built):
+    average, judged = (
+        [weight.numpy() for weight in network.weights]
+        for network in (built.average, built.discriminator)
+    )
+    pictures = {"count": 8, "checksum": "of others", "batch_size": 4}
+    constants = {"FROM": "pair", "LOSS": "hinge", "EPOCHS": 1}
+    with forked(built, begun=pictures, **constants) as run:
+        for network in (built.generator, built.average, built.discriminator):
+            for weight in network.weights:
+                weight.assign(np.zeros(weight.shape))
+        assert run.load(built) is None
+    assert_same(built.generator, average)
+    assert_same(built.average, average)
+    assert_same(built.discriminator, judged)
+    # Killed before its first checkpoint, it begins once more
+    with forked(built, begun=pictures, **constants):
+        assert constants_of("runs/new")["constants"]["FROM"] == "pair"
+
+
+def assert_same(network, values):
+    for weight, value in zip(network.weights, values, strict=True):
+        assert np.array_equal(weight.numpy(), value)
+
+
+def test_a_pair_of_other_shapes_or_damaged_is_refused(pair, built):
+    message = r"FROM = 'pair': that run has WIDTH .*, not 0.5\. These stay"
+    with pytest.raises(SystemExit, match=message):
+        fork_off(built, FROM="pair", WIDTH=0.5)
+    path = Path("pair/discriminator.weights.h5")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1000] + content[-1000:][::-1])
+    with (
+        pytest.raises(SystemExit, match=r"pair/discriminator.weights.h5 is damaged"),
+        forked(built, FROM="pair") as run,
+    ):
+        run.load(built)
+    Path("pair/discriminator.weights.h5").unlink()
+    with pytest.raises(SystemExit, match="it has a generator alone, no discriminator"):
+        fork_off(built, run="runs/newer", FROM="pair")
