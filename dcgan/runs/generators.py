@@ -46,7 +46,7 @@ class Generator(NamedTuple):
 def save(run, generator, facts, which="best"):
     """Write a Keras model's weights and what is told of them; the JSON comes after.
 
-    which: "best", "last" or "discriminator". Killed at any moment, it leaves the network
+    which: "best", "last" or "discriminator". Killed at any moment, it leaves the file
     of before or this one.
     """
     weights, path = paths(run, which)

@@ -9,6 +9,10 @@ import numpy as np
 # Calls of the device that are prepared while it works on another
 AHEAD = 2
 
+# Bytes of pictures in a call, more than one iteration's at most: for larger arrays the
+# system hands out fresh memory each time, at half the speed
+LARGEST = 16e6
+
 
 class Batches:
     """The batches of a run's epochs, in calls of at most `steps` iterations each.
@@ -19,8 +23,9 @@ class Batches:
 
     def __init__(self, faces, chance, schedules, steps, device):
         self.faces, self.chance, self.schedules = faces, chance, schedules
-        self.steps, self.device = steps, device
         self.faces_each = chance.batch_size * chance.d_steps  # of an iteration
+        fitting = LARGEST // (self.faces_each * faces[0].nbytes)
+        self.steps, self.device = max(1, min(steps, int(fitting))), device
 
     def __len__(self):
         return len(self.faces) // self.faces_each
@@ -60,15 +65,15 @@ def gather(faces, places):
 def cut(iterations, start, steps):
     """Cut the numbers start .. iterations - 1 into ranges, one for each call.
 
-    They end at multiples of `steps`, so an epoch that was stopped somewhere is soon
-    cut as one that was not.
+    All are of `steps`, and those that do not fill such a call are done one by one: each
+    other length would be compiled for itself.
     """
-    ends = [*range(start - start % steps + steps, iterations, steps), iterations]
-    return [
-        range(first, end)
-        for first, end in zip([start, *ends], ends, strict=False)
-        if first < end
-    ]
+    calls = []
+    while start < iterations:
+        is_whole = start % steps == 0 and start + steps <= iterations
+        calls.append(range(start, start + (steps if is_whole else 1)))
+        start = calls[-1].stop
+    return calls
 
 
 def read_ahead(make, items):

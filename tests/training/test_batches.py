@@ -30,19 +30,30 @@ def test_gathered_faces_are_copies_in_the_order_asked_for():
 @pytest.mark.parametrize(
     ("iterations", "start", "steps", "expected"),
     [
-        (10, 0, 4, [(0, 4), (4, 8), (8, 10)]),
+        (10, 0, 4, [(0, 4), (4, 8), (8, 9), (9, 10)]),
         (8, 0, 4, [(0, 4), (4, 8)]),
-        (10, 5, 4, [(5, 8), (8, 10)]),
-        (10, 4, 4, [(4, 8), (8, 10)]),
+        (11, 5, 4, [(5, 6), (6, 7), (7, 8), (8, 9), (9, 10), (10, 11)]),
+        (13, 6, 4, [(6, 7), (7, 8), (8, 12), (12, 13)]),
+        (10, 4, 4, [(4, 8), (8, 9), (9, 10)]),
         (10, 9, 4, [(9, 10)]),
         (10, 10, 4, []),
-        (3, 0, 32, [(0, 3)]),
+        (3, 0, 32, [(0, 1), (1, 2), (2, 3)]),
         (3, 0, 1, [(0, 1), (1, 2), (2, 3)]),
     ],
 )
 def test_an_epoch_is_cut_into_calls(iterations, start, steps, expected):
     calls = batches.cut(iterations, start, steps)
     assert [(call.start, call.stop) for call in calls] == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "expected"), [(28, 32, 32), (64, 128, 10), (128, 1024, 1)]
+)
+def test_a_call_holds_sixteen_megabytes_of_pictures(size, batch, expected):
+    faces = np.broadcast_to(np.uint8(0), (4096, size, size, 3))
+    chance = Chance(seed=1, batch_size=batch, latent=1)
+    made = Batches(faces, chance, Schedules(1e-4, 1e-4, 0, 0, 0.9), 32, Device())
+    assert made.steps == expected
 
 
 def test_how_far_is_read_ahead_changes_nothing(monkeypatch):
