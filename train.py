@@ -187,6 +187,9 @@ def train(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
                 bar.add(calls.finish())
             beside.wait()
             finish_epoch(run, gan, device, progress, scorer, beside)
+            if progress.epoch <= EPOCHS and (asked := stopping.is_asked()):
+                beside.wait()  # for the epoch's checkpoint
+                stopping.exit_if(asked, run.saved_at(progress))
     misleads = scoring.misleads(scorer.kind, IMAGE_SIZE)
     print(run.finished(" --which last" if misleads else ""))
 
