@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import models
-from dcgan.common.console import Stopping, UserError
+from dcgan.common.console import Stopping
 from dcgan.common.console import run as run_script
 from dcgan.common.options import current, options
 from dcgan.networks.augment import kinds_of
@@ -190,8 +190,7 @@ def train(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
             if progress.epoch <= EPOCHS and (asked := stopping.is_asked()):
                 beside.wait()  # for the epoch's checkpoint
                 stopping.exit_if(asked, run.saved_at(progress))
-    misleads = scoring.misleads(scorer.kind, IMAGE_SIZE)
-    print(run.finished(" --which last" if misleads else ""))
+    print(run.finished(scoring.which_to_draw(scorer.kind, IMAGE_SIZE)))
 
 
 def finish_epoch(run, gan, device, progress, scorer, beside):  # noqa: PLR0913
@@ -205,7 +204,7 @@ def finish_epoch(run, gan, device, progress, scorer, beside):  # noqa: PLR0913
     ended, stood = progress.begin_next(), time.monotonic() - began
 
     def leave():
-        scores = {"diversity": scorer.diversity(sheet), **scorer.score(fake)}
+        scores = scorer.scores(sheet, fake)
         row = ended.end_epoch(batch_size() * D_STEPS, scores, stood)
         run.save_epoch(arrays, average, ended, sheet, scorer.protocol)
         progress.rows, progress.best = ended.rows, ended.best
@@ -224,8 +223,6 @@ def read_constants(argv):
     models.check_size(NETWORK, IMAGE_SIZE)
     check_recipe(LOSS, D_NORM, R1, LABEL_SMOOTHING, LABEL_FLIPPING)
     kinds_of(AUGMENT)
-    if BATCH_SIZE == 1:
-        raise UserError("BATCH_SIZE = 1: batch norm needs 2. Try --batch-size 32")
     return current(sys.modules[__name__])
 
 

@@ -184,10 +184,10 @@ def test_a_run_stopped_and_killed_in_its_epochs_ends_with_the_same_bits(
     assert names_of("runs/tiny") == ["checkpoint-000005.npz"]
     monkeypatch.setattr(train, "CHECKPOINT_MINUTES", 10.0)
     stop(1, "epoch 1, iteration 11")
-    stop(1, "epoch 2, iteration 6")  # asked in the last call of an epoch
+    stop(1, "epoch 2, iteration 1")  # in the last call of an epoch
     train.main(["--epochs", "2"])
     printed = capsys.readouterr().out
-    assert "Continuing runs/tiny at epoch 2, iteration 6." in printed
+    assert "Continuing runs/tiny at epoch 2, iteration 1." in printed
     assert_same_bits(final("runs/whole"), final())
     assert numbers_of() == numbers_of("runs/whole")
 

@@ -27,6 +27,8 @@ class Calls:
             self._run = plain(gan, step)
         else:
             self._run = fused(gan, step, device.replicated)
+            if has_gpu():
+                print("Compiling  the first call; it may take a minute.", flush=True)
         self._scores = None
 
     def start(self, batches):

@@ -189,14 +189,17 @@ def find(which, batch_size):
 
     Joins the other processes of the run first, where there are any; to be called before
     JAX is used. Raises UserError if they do not find each other, or if the devices
-    cannot share a batch evenly.
+    cannot share a batch evenly, or batch norm has one face to compare.
     """
+    if batch_size < 2:
+        raise UserError("BATCH_SIZE = 1: batch norm needs 2. Try --batch-size 32")
     processes.join()
     if keras.backend.backend() != "jax":
         return Device()
     import jax
 
-    hardware.has_gpu()  # JAX wakes up there, and tells all about it
+    if hardware.has_gpu():  # JAX wakes up there, and tells all about it
+        hardware.keep_compiled()
     count = jax.device_count()
     if jax.process_count() == 1 and (which == "one" or count == 1):
         return Device()

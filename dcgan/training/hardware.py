@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+from pathlib import Path
 from textwrap import shorten
 
 from dcgan.common.console import UserError, quiet_stderr
@@ -31,6 +32,19 @@ def describe_device():
 def has_gpu():
     """Tell whether the networks will run on a GPU (or another accelerator)."""
     return bool(_found()[0])
+
+
+def keep_compiled():
+    """Let JAX keep what it compiles on the disk, where the next run will find it.
+
+    In JAX_COMPILATION_CACHE_DIR, or ~/.cache/dcgan-jax. To be called before it compiles
+    anything. Not for CPUs, whose home may be another processor's, too.
+    """
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:  # the variable's, or None
+        kept = Path.home() / ".cache" / "dcgan-jax"
+        jax.config.update("jax_compilation_cache_dir", str(kept))
 
 
 def precision_for(wanted):

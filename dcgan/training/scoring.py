@@ -40,6 +40,10 @@ class Scorer:
             self.network = inception.load(inception.find())
             self.real = self.network.features(self.real)
 
+    def scores(self, sheet, fake):
+        """Return {"diversity": of the sheet} with the score of the fakes, if any."""
+        return {"diversity": self.diversity(sheet), **self.score(fake)}
+
     def score(self, fake):
         """Return {kind: score} of fakes (n, S, S, 3) uint8, less is better.
 
@@ -97,11 +101,13 @@ def protocol_of(kind, samples, pictures):
     return f"{how}, {count:,} samples against {count:,} real faces"
 
 
-def misleads(kind, image_size):
-    """Tell whether the best by such a score may be far from the best faces: of larger
-    ones by pixels, as benchmarks/QUALITY.md tells.
+def which_to_draw(kind, image_size):
+    """Return generate.py's option for the generator to draw from.
+
+    By pixels the best of larger faces may be far from the best, as benchmarks/
+    QUALITY.md tells.
     """
-    return kind == "mmd" and image_size > 32
+    return " --which last" if kind == "mmd" and image_size > 32 else ""
 
 
 def real_diversity(faces, seed):

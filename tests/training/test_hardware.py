@@ -84,3 +84,21 @@ def test_jax_alone_takes_the_same_packages_without_tensorflow():
 
     ours = ("tensorflow==", "jax[cuda12]")
     assert packages("requirements-jax.txt") == packages("requirements.txt")
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("given", [{}, {"JAX_COMPILATION_CACHE_DIR": "chosen"}])
+def test_what_jax_compiles_is_kept_for_the_next_run(tmp_path, given):
+    pytest.importorskip("jax")
+    code = """
+from dcgan.training import hardware
+import jax
+hardware.keep_compiled()
+jax.jit(lambda x: x * 3)(1.0)
+"""
+    here = {"HOME": str(tmp_path), "KERAS_BACKEND": "jax", "PYTHONPATH": str(SUITE)}
+    here |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, cwd=tmp_path, env=os.environ | here | given, check=True)
+    kept = tmp_path / ("chosen" if given else ".cache/dcgan-jax")
+    assert any("lambda" in path.name for path in kept.iterdir())

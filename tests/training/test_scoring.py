@@ -115,9 +115,9 @@ def test_the_line_says_how_it_is_scored():
 
 
 def test_by_pixels_the_best_of_larger_faces_misleads():
-    assert scoring.misleads("mmd", 64)
-    assert not scoring.misleads("mmd", 32)
-    assert not scoring.misleads("kid", 64)
+    assert scoring.which_to_draw("mmd", 64) == " --which last"
+    assert scoring.which_to_draw("mmd", 32) == ""
+    assert scoring.which_to_draw("kid", 64) == ""
 
 
 @pytest.fixture
