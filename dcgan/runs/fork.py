@@ -99,7 +99,7 @@ def read(origin):
 
     Raises UserError if there is none, if it is damaged, or something trains there.
     """
-    if not Path(origin, folder.CONSTANTS).is_file():
+    if not _is_run(origin):
         if generators.paths(origin, "discriminator")[0].is_file():
             return Pair(origin, generators.read(origin).facts, {})
         if generators.paths(origin, "best")[0].is_file():
@@ -125,6 +125,10 @@ def read(origin):
     )
 
 
+def _is_run(origin):
+    return Path(origin, folder.CONSTANTS).is_file()
+
+
 def _read_checkpoint(path):
     try:
         return checkpoints.read(path)
@@ -144,8 +148,8 @@ def begin(origin, run, written, free):
     meanwhile; raises UserError as read() and check() do. free: the constants that may
     change in any run.
     """
-    pair = read(origin)
-    if isinstance(pair, Pair):
+    if not _is_run(origin):
+        pair = read(origin)
         epochs = generators.epochs_in_words(pair.facts["epochs"])
         print(f"From      {pair.folder}, {epochs}: both networks", flush=True)
         write_json(Path(run, folder.CONSTANTS), written)
