@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import train
 from dcgan.common import files
 from dcgan.common.options import current
 from dcgan.runs import checkpoints, folder
+from dcgan.runs.run import Run
 from dcgan.training import compiled, scoring
 from dcgan.training.beside import Beside
 from dcgan.training.devices import Device
@@ -265,6 +267,72 @@ def end_epoch(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
     progress.seconds = 1.0
     with Beside() as beside:
         train.finish_epoch(run, gan, device, progress, scorer, beside)
+
+
+@pytest.mark.every_backend
+def test_what_an_epoch_leaves_is_its_own_whatever_the_next_one_does(
+    fresh, quick, monkeypatch
+):
+    """Saved on a thread, while the next epoch moves all weights already."""
+    moved, save_epoch, expected = threading.Event(), Run.save_epoch, {}
+
+    def save_late(*arguments):
+        assert moved.wait(60)
+        save_epoch(*arguments)
+
+    def end(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
+        expected.update(checkpoints.finite_arrays(gan))
+        with Beside() as beside:
+            scorer = Scorer("none", faces, 2, train.SEED, device)
+            progress.add({name: np.full(5, 0.5) for name in LOSSES})
+            progress.seconds = 1.0
+            train.finish_epoch(run, gan, device, progress, scorer, beside)
+            for model in (gan.judge, gan.d_on_g):  # PyTorch's moves them in place
+                weights = model.trainable_variables
+                model.optimizer.apply([keras.ops.ones_like(w) for w in weights])
+            for variable in gan.average.variables:
+                variable.assign(variable + 1)
+            moved.set()
+
+    monkeypatch.setattr(Run, "save_epoch", save_late)
+    at_the_start(monkeypatch, end)
+    assert_same_bits(expected, final())
+    generator, _ = models.load_generator("runs/tiny", "last")
+    average = [expected[name] for name in sorted(expected) if "average" in name]
+    for weight, value in zip(generator.weights, average, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), value)
+
+
+def test_a_checkpoint_waits_for_the_end_of_the_epoch_before(fresh, quick, monkeypatch):
+    goes_on, done = threading.Event(), []
+    start, save_epoch = compiled.Calls.start, Run.save_epoch
+    save_checkpoint = Run.save_checkpoint
+
+    def start_and_tell(calls, batches):
+        scores = start(calls, batches)
+        done.append("call")
+        if done.count("call") == 3:  # the next epoch's first
+            goes_on.set()
+        return scores
+
+    def save_late(run, arrays, average, progress, *rest):
+        if progress.epoch == 2:
+            assert goes_on.wait(60)
+        save_epoch(run, arrays, average, progress, *rest)
+        done.append("epoch's end")
+
+    def save_and_tell(*arguments):
+        done.append("checkpoint")
+        save_checkpoint(*arguments)
+
+    monkeypatch.setattr(train, "IMAGES", 80)  # two calls an epoch
+    monkeypatch.setattr(train, "CHECKPOINT_MINUTES", 1e-6)
+    monkeypatch.setattr(compiled.Calls, "start", start_and_tell)
+    monkeypatch.setattr(Run, "save_epoch", save_late)
+    monkeypatch.setattr(Run, "save_checkpoint", save_and_tell)
+    train.main(["--epochs", "2"])
+    first = ["call", "checkpoint", "call"]
+    assert done == [*first, "call", "epoch's end", "checkpoint", "call", "epoch's end"]
 
 
 def draw_one_face(gan):
