@@ -4,7 +4,6 @@ import contextlib
 import functools
 import hashlib
 import itertools
-import os
 import re
 import shutil
 import ssl
@@ -16,7 +15,7 @@ import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from dcgan.common.console import Bar, UserError
-from dcgan.common.files import locked, replace
+from dcgan.common.files import flush, locked, replace
 
 # Seconds to wait for a connection, and for the next bytes on it
 CONNECT_TIMEOUT = 10
@@ -75,7 +74,7 @@ def fetch(path, sources: list[Source], size: int, checksum: str, by_hand: str) -
             if not _already_here(file):
                 _fill_from_any(file, sources, by_hand)
                 with open(file.part, "rb+") as part:
-                    os.fsync(part.fileno())
+                    flush(part.fileno())
                 replace(file.part, file.path)
     except OSError as error:
         raise UserError(

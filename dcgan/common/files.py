@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -25,6 +26,12 @@ DAMAGE = (
     *(SyntaxError, tokenize.TokenError),  # of NumPy, in the head of an array
 )
 
+# What the system says of what a file system, a network or shared drive, has not
+NOT_OFFERED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
+
+# What it says where files are not renamed over others, or not while they are open
+NOT_OVER = (*NOT_OFFERED, errno.EEXIST, errno.EBUSY, errno.ETXTBSY, errno.EPERM)
+
 
 @contextlib.contextmanager
 def write_whole(path):
@@ -48,7 +55,7 @@ def write_whole(path):
         part = target.with_name(f"part-{os.getpid()}-{target.name}")
         yield part
         with open(part, "rb+") as file:
-            os.fsync(file.fileno())
+            flush(file.fileno())
         replace(part, target)
     except OSError as error:
         reason = error.strerror or error
@@ -81,15 +88,42 @@ def _is_running(process):
     return True
 
 
+def flush(descriptor):
+    """Wait until the disk has what was written, where the file system can tell."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_OFFERED:
+            raise
+
+
 def replace(old, new):
     """Rename a file or folder, and wait until the disk has the new name as well."""
-    os.replace(old, new)
+    try:
+        os.replace(old, new)
+    except OSError as error:
+        if error.errno not in NOT_OVER or not Path(new).is_file():
+            raise
+        _replace_in_two(old, new)
     if os.name == "posix":
-        folder = os.open(Path(new).parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with contextlib.suppress(PermissionError):  # of a folder that cannot be listed
+            folder = os.open(Path(new).parent, os.O_RDONLY)
+            try:
+                flush(folder)
+            finally:
+                os.close(folder)
+
+
+def _replace_in_two(old, new):
+    """Rename a file where the file system does not rename over one that is there."""
+    aside = Path(new).with_name(f"part-{os.getpid()}-{Path(new).name}.old")
+    os.rename(new, aside)  # noqa: PTH104
+    try:
+        os.rename(old, new)  # noqa: PTH104
+    except OSError:
+        os.rename(aside, new)  # noqa: PTH104
+        raise
+    aside.unlink()
 
 
 class LockedError(Exception):

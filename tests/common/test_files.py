@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import platform
+import stat
 import subprocess
 import sys
 import threading
@@ -174,3 +175,84 @@ def test_what_the_block_raises_is_not_swallowed_and_frees_the_lock(lock):
         raise OSError("of the block")
     with files.locked(lock):
         pass
+
+
+# What a network or shared drive does not offer
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+@pytest.mark.parametrize("of", ["folders", "all"])
+def test_a_file_is_written_where_nothing_can_be_flushed(here, monkeypatch, number, of):
+    def fsync(descriptor):
+        if of == "all" or stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with files.write_whole("x.txt") as part:
+        part.write_text("whole")
+    assert Path("x.txt").read_text() == "whole"
+    assert [path.name for path in here.iterdir()] == ["x.txt"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("of", ["folders", "files"])
+def test_a_write_that_the_disk_refuses_is_still_an_error(here, monkeypatch, number, of):
+    def fsync(descriptor):
+        if (of == "folders") == stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with (
+        pytest.raises(console.UserError, match=r"Cannot write x\.txt: "),
+        files.write_whole("x.txt") as part,
+    ):
+        part.write_text("whole")
+
+
+@pytest.mark.parametrize("number", [errno.EEXIST, errno.EBUSY, errno.EPERM])
+def test_a_file_is_replaced_where_none_is_renamed_over_another(
+    here, monkeypatch, number
+):
+    rename = os.rename
+
+    def replace_none(old, new):
+        if Path(new).exists():
+            raise OSError(number, os.strerror(number))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "replace", replace_none)
+    for text in ("old", "new"):
+        with files.write_whole("x.txt") as part:
+            part.write_text(text)
+    assert Path("x.txt").read_text() == "new"
+    assert [path.name for path in here.iterdir()] == ["x.txt"]
+
+
+def test_what_cannot_be_replaced_at_all_stays(here, monkeypatch):
+    Path("x.txt").write_text("old")
+    rename, names = os.rename, []
+
+    def refuse(old, new):
+        names.append(Path(new).name)
+        if names[-1] == "x.txt" and len(names) < 4:
+            raise PermissionError(errno.EPERM, "refused")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(os, "rename", refuse)
+    with (
+        pytest.raises(console.UserError, match=r"Cannot write x\.txt: refused"),
+        files.write_whole("x.txt") as part,
+    ):
+        part.write_text("new")
+    assert Path("x.txt").read_text() == "old"
+    assert [path.name for path in here.iterdir()] == ["x.txt"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list any folder")
+def test_a_folder_that_cannot_be_listed_takes_a_file(here):
+    Path("x.txt").write_text("whole")
+    here.chmod(0o300)
+    files.replace("x.txt", "y.txt")
+    here.chmod(0o700)
+    assert Path("y.txt").read_text() == "whole"
