@@ -28,6 +28,7 @@ from dcgan.training.hardware import describe_backend, describe_device
 RUN = ""  # a run folder; empty: the newest in runs/, or else the one in weights/
 WHICH = "best"  # {best, last} the epoch with the best score, or the newest
 DATA = ""  # real faces, as train.py's DATA; empty: those that it was trained on
+DATA_FOLDER = "data"  # where downloads lie, and the arrays made of pictures
 
 # How many. FID means little below 10000, KID serves from 1000 up
 SAMPLES = 10000  # [10..1000000] fakes to draw
@@ -35,7 +36,7 @@ REAL = 0  # [0..] real faces that FID sees, drawn at random; 0: all
 SEED = 1  # [0..] the same seed draws the same faces, fake and real
 
 # Through which network
-NETWORK = ""  # Inception's weights; empty: data/, fetched (81 MB); "none": only MMD
+NETWORK = ""  # Inception's weights; empty: fetched (81 MB); "none": only MMD
 BATCH_SIZE = 50  # [1..] faces that it looks at together: 50 take about 1 GB
 
 # No options from here on
@@ -89,15 +90,17 @@ def main(argv=None):
 def open_real(folder, facts):
     """Return the Real faces to compare with; DATA's, or what it was trained on."""
     size, trained_on = facts["image_size"], facts["data"]
+    fit = facts.get("constants", {}).get("FIT", "crop")
     data = DATA or trained_on.get("source")
-    if not data or not (DATA or is_there(data, size)):
+    if not data or not (DATA or is_there(data, size, fit)):
         what = repr(data) if data else "pictures that are not named"
         raise UserError(
             f"{folder} was trained on {what}, not to be found here. Say where they "
             "are, or what else to compare with (celeba is fetched): "
             f"python evaluate.py --run {folder} --data FOLDER"
         )
-    prepared = preprocess.prepare(data, size, 0 if DATA else trained_on["count"])
+    count = 0 if DATA else trained_on["count"]
+    prepared = preprocess.prepare(data, size, count, fit, DATA_FOLDER)
     if prepared.count < SHOWN:
         raise UserError(f"{prepared.count} pictures in {data}: at least {SHOWN}.")
     checksum = preprocess.checksum_of(prepared)
@@ -105,9 +108,9 @@ def open_real(folder, facts):
     return Real(preprocess.open_faces(prepared), prepared, checksum, own)
 
 
-def is_there(data, size):
+def is_there(data, size, fit):
     """Tell whether pictures, or the array made of them, can be had without asking."""
-    array = Path(preprocess.FOLDER, f"{preprocess.name_of(data)}-{size}.npy")
+    array = preprocess.path_of(data, size, fit, DATA_FOLDER)
     return data in ("celeba", "cartoons") or Path(data).exists() or array.exists()
 
 
@@ -116,7 +119,7 @@ def open_network():
     if NETWORK == "none":
         return None, ""
     try:
-        return inception.load(inception.find(NETWORK)), ""
+        return inception.load(inception.find(NETWORK, DATA_FOLDER)), ""
     except UserError as error:
         return None, str(error)
 

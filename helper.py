@@ -5,15 +5,22 @@
 
 # Worker processes import this file: without numpy they start twice as fast.
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
 
 from dcgan.common.console import run
 from dcgan.common.options import options
 
+# Where to put it
+DATA_FOLDER = "data"  # the folder of downloads, and of what is made of pictures
+
 # No options from here on
 
 # The archive, aligned and cropped: 202,599 pictures of 178 x 218
-ARCHIVE = "data/img_align_celeba.zip"
+ARCHIVE = "img_align_celeba.zip"
 
 ARCHIVE_BYTES = 1_443_490_838
 
@@ -36,21 +43,20 @@ CELEBA_SIZE = (178, 218)
 
 CELEBA_BOX = (35, 55, 143, 163)
 
-CROP = "centre 108 x 108 of 178 x 218, else the largest centre square"
-
 TERMS = "CelebA is for non-commercial research only; do not pass its pictures on."
 
 
-def download_celeba():
-    """Put CelebA's archive on the disk unless it is there; return its Path.
+def download_celeba(folder):
+    """Put CelebA's archive into a folder unless it is there; return its Path.
 
     Raises UserError when no source delivers it, saying how to get it by hand.
     """
     # Here, not above, for the workers have no use for the network's modules
     from dcgan.common.download import Source, fetch
 
+    path = Path(folder, ARCHIVE)
     by_hand = (
-        f"By hand: save img_align_celeba.zip from {AUTHORS_URL} as {ARCHIVE}. Or take "
+        f"By hand: save {ARCHIVE} from {AUTHORS_URL} as {path}. Or take "
         f"Kaggle's copy, {KAGGLE_URL}; it is packed differently, so use it with "
         "python train.py --data archive.zip"
     )
@@ -59,7 +65,7 @@ def download_celeba():
         Source("the course's copy", COURSE_URL),
         Source("Google Drive", DRIVE_URL),
     ]
-    return fetch(Path(ARCHIVE), sources, ARCHIVE_BYTES, ARCHIVE_MD5, by_hand)
+    return fetch(path, sources, ARCHIVE_BYTES, ARCHIVE_MD5, by_hand)
 
 
 def crop_face(image):
@@ -71,10 +77,39 @@ def crop_face(image):
     return image.crop((left, top, left + side, top + side))
 
 
+def pad_face(image):
+    """Lay a PIL image on a black square as wide as its longer side."""
+    side = max(image.size)
+    square = Image.new("RGB", (side, side))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def squeeze_face(image):
+    """Return a PIL image as it is: resized to a square it is squeezed."""
+    return image
+
+
+class Fit(NamedTuple):
+    """What becomes of pictures that are not square; `told` is what an array says."""
+
+    crop: Callable
+    told: str
+
+
+FITS = {
+    "crop": Fit(
+        crop_face, "centre 108 x 108 of 178 x 218, else the largest centre square"
+    ),
+    "pad": Fit(pad_face, "all of it, padded with black to a square"),
+    "squeeze": Fit(squeeze_face, "all of it, squeezed to a square"),
+}
+
+
 def main():
     """Download CelebA."""
     options(sys.modules[__name__])
-    print(f"CelebA is in {download_celeba()}. Next: python train.py")
+    print(f"CelebA is in {download_celeba(DATA_FOLDER)}. Next: python train.py")
 
 
 if __name__ == "__main__":

@@ -20,20 +20,24 @@ import helper
 from dcgan.common.console import Bar, UserError, run
 from dcgan.common.files import locked, sha256, write_whole
 from dcgan.common.options import options
-from dcgan.pictures import array, faces, sources, workers
+from dcgan.pictures import array, faces, numpy_files, sources, workers
 
 # Which pictures, and how large
-DATA = "celeba"  # "celeba", "cartoons", a folder, a .zip, or a folder of .zips
+DATA = "celeba"  # "celeba", "cartoons", a folder, a .zip, a .npy, or a .npz
 IMAGE_SIZE = 64  # {28, 32, 64, 128} pixels, both ways
 IMAGES = 0  # [0..] the first so many pictures; 0: all
+FIT = "crop"  # {crop, pad, squeeze} what becomes of pictures that are not square
+
+# Where the arrays lie, and CelebA
+DATA_FOLDER = "data"  # made if it is not there
 
 # How to read them
 WORKERS = 0  # [0..] processes that read pictures; 0: one per core
 
 # No options from here on
 
-# Where the arrays lie
-FOLDER = "data"
+# Where else CelebA may lie, unpacked say, and is not to be fetched once more
+UNPACKED = ("img_align_celeba.zip", "img_align_celeba", "celeba.zip", "celeba")
 
 # How many cartoons are all cartoons, and which
 CARTOONS = 10_000
@@ -61,35 +65,46 @@ class Prepared(NamedTuple):
     facts: dict
 
 
-def prepare(data, image_size, images):
-    """Make the array of the first `images` faces (0: all), unless it is there.
+def prepare(data, image_size, images, fit="crop", folder="data"):
+    """Make the array of the first `images` faces (0: all), unless it is in `folder`.
 
-    data: "celeba" (downloaded if need be), "cartoons", a folder, a .zip, a folder of
-    .zips. Prints what it does. Where the pictures have changed, the array of the old
-    ones is kept as NAME-SIZE.before.npy. Returns Prepared. Raises UserError when there
-    are no pictures, or no room for the array.
+    data: "celeba" (downloaded if need be), "cartoons", a folder of pictures or .zips, a
+    .zip, a .npy or .npz. fit: a row of helper.FITS. Prints what it does. Where the
+    pictures have changed, the array of the old ones is kept as NAME-SIZE.before.npy.
+    Returns Prepared. Raises UserError when there are no pictures, or no room for the
+    array.
     """
-    path = Path(FOLDER, f"{name_of(data)}-{image_size}.npy")
+    path = path_of(data, image_size, fit, folder)
     images = images or (CARTOONS if data == "cartoons" else 0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror
-        raise UserError(f"Cannot make the folder {path.parent}: {reason}.") from error
+        raise UserError(
+            f"Cannot make the folder {path.parent}: {reason}. Another: --data-folder"
+        ) from error
     waiting = f"Another run prepares pictures in {path.parent}: waiting."
     with locked(path.parent / ".lock", waiting):
-        facts, wanted = array.read_facts(path), _wanted(data, image_size)
-        reason = _mismatch(path, facts, data, wanted, images)
+        source = _source(data, path.parent)
+        facts, wanted = array.read_facts(path), _wanted(data, image_size, fit)
+        reason = _mismatch(path, facts, data, source, wanted, images)
         if reason:
             keep = reason == array.CHANGED["fingerprint"] and data != "cartoons"
             if path.exists():
-                kept = _told_of_keeping(data, path) if keep else ""
+                kept = _told_of_keeping(source, path) if keep else ""
                 print(f"Making {path} again: {reason}.{kept}", flush=True)
-            facts = _make(path, data, wanted, images, facts if keep else {})
+            crop = helper.FITS[fit].crop
+            facts = _make(path, source, crop, wanted, images, facts if keep else {})
         else:
             _report_use(path, facts)
     count = min(images or facts["count"], facts["count"])
     return Prepared(path, name_of(data), count, facts)
+
+
+def path_of(data, image_size, fit="crop", folder="data"):
+    """Return where the array of a source lies, as in data/celeba-64.npy."""
+    fitted = "" if fit == "crop" or data == "cartoons" else f"-{fit}"
+    return Path(folder, f"{name_of(data)}-{image_size}{fitted}.npy")
 
 
 def name_of(data):
@@ -100,7 +115,8 @@ def name_of(data):
     if data in ("celeba", "cartoons"):
         return data
     path = Path(os.path.abspath(data))  # noqa: PTH100 (resolve() would follow links)
-    stem = path.stem if path.suffix.lower() == ".zip" else path.name
+    is_file = path.suffix.lower() in (".zip", *numpy_files.ENDINGS)
+    stem = path.stem if is_file else path.name
     name = re.sub(r"[^\w.]+", "-", stem).strip("-.") or "pictures"
     name = name.encode()[:200].decode(errors="ignore")
     return f"own-{name}" if name.lower() in ("celeba", "cartoons") else name
@@ -129,52 +145,66 @@ def check_enough(count, batch_size, data, d_steps=1):
         )
 
 
-def _wanted(data, image_size):
+def _wanted(data, image_size, fit):
     """Say what the .json of the right array holds, but for the source's fingerprint."""
     return {
         "version": VERSION,
         "source": str(data),
         "image_size": image_size,
-        "crop": "none" if data == "cartoons" else helper.CROP,
+        "crop": "none" if data == "cartoons" else helper.FITS[fit].told,
         "filter": "none" if data == "cartoons" else faces.FILTER,
     }
 
 
-def _mismatch(path, facts, data, wanted, images):
+def _mismatch(path, facts, data, source, wanted, images):  # noqa: PLR0913
     """Say why the array is to be made, or return "".
 
     Adds the source's fingerprint to `wanted`, and downloads CelebA, unless the source
     is gone and the array made from it is whole.
     """
-    source, reason = _source(data), array.mismatch(facts, wanted, images)
-    # Path.exists() fails at long names
-    is_gone = data != "cartoons" and not os.path.exists(source)  # noqa: PTH110
-    if is_gone and not reason and facts["source"] == str(data):
-        print(f"{source} is gone, but not what was made from it.", flush=True)
-        return ""
-    if is_gone and data == "celeba":
-        helper.download_celeba()
-    elif is_gone and not facts and path.exists():
-        raise UserError(
-            f"{data} does not exist, and {path} is unfinished or damaged. "
-            "Put the pictures back: it will be made again."
-        )
+    reason = array.mismatch(facts, wanted, images)
     if data == "cartoons":
         wanted["fingerprint"] = f"{CARTOON_SEED}-{sha256(cartoons.__file__)}"
-    else:
-        wanted["fingerprint"] = sources.fingerprint(source)
+        return array.mismatch(facts, wanted, images)
+    # Path.exists() fails at long names
+    if not os.path.exists(source):  # noqa: PTH110
+        if not reason and facts["source"] == str(data):
+            print(f"{source} is gone, but not what was made from it.", flush=True)
+            return ""
+        if data == "celeba":
+            helper.download_celeba(path.parent)
+        elif not facts and path.exists():
+            raise UserError(
+                f"{data} does not exist, and {path} is unfinished or damaged. "
+                "Put the pictures back: it will be made again."
+            )
+    wanted["fingerprint"] = sources.fingerprint(source)
     return array.mismatch(facts, wanted, images)
 
 
-def _source(data):
-    return Path(helper.ARCHIVE) if data == "celeba" else Path(data)
+def _source(data, folder):
+    """Return the Path of the pictures, or "cartoons".
+
+    CelebA's are taken from where somebody has put or unpacked them, and it is said.
+    """
+    if data == "cartoons":
+        return data
+    if data != "celeba":
+        return Path(data)
+    archive = Path(folder, helper.ARCHIVE)
+    places = [Path(at, name) for at in (folder, "") for name in UNPACKED]
+    for place in [] if archive.exists() else places:
+        if place.is_file() or (place.is_dir() and any(sources.source_files(place))):
+            print(f"Taking CelebA from {place}, which is there.", flush=True)
+            return place
+    return archive
 
 
-def _told_of_keeping(data, path):
+def _told_of_keeping(source, path):
     kept = array.kept_as(path)
     return (
         f" The old one is kept as {kept}, its .json beside it. To go on with "
-        f"a run that began with it, rename {_source(data)}, and these two to "
+        f"a run that began with it, rename {source}, and these two to "
         f"{path.name} and {path.with_suffix('.json').name}."
     )
 
@@ -188,22 +218,23 @@ def _report_use(path, facts):
     )
 
 
-def _make(path, data, wanted, images, old):
+def _make(path, source, crop, wanted, images, old):  # noqa: PLR0913
     """Make the array and its .json; return what the .json says.
 
     old: what the .json says of the array that is there, if that is to be kept, or {}
     """
+    size = wanted["image_size"]
     begin = time.perf_counter()
     try:
         with write_whole(path) as part:
-            facts = wanted | _fill(part, path, data, wanted["image_size"], images)
+            facts = wanted | _fill(part, path, source, crop, size, images)
             if old:
                 array.keep(path, old)
             # From here until the new one is written, a kill leaves an array without a
             # .json, which is made again
             path.with_suffix(".json").unlink(missing_ok=True)
     except workers.KilledError as error:
-        given = f"--data {shlex.quote(str(data))} --image-size {wanted['image_size']}"
+        given = f"--data {shlex.quote(wanted['source'])} --image-size {size}"
         raise UserError(
             "A process that reads pictures was killed, for lack of memory most likely, "
             f"at {error}. Use fewer: python preprocess.py --workers 1 {given}"
@@ -214,30 +245,44 @@ def _make(path, data, wanted, images, old):
     return facts
 
 
-def _fill(part, path, data, size, images):
+def _fill(part, path, source, crop, size, images):  # noqa: PLR0913
     """Write all faces to the file `part`; return what the .json says of them."""
     part.write_bytes(array.header(0, size))
     with workers.Workers(WORKERS) as readers:
-        drawn = data == "cartoons"  # numbers in place of pictures
-        pictures = range(images) if drawn else sources.list_pictures(_source(data))
+        pictures = _pictures(source, images)
         total = min(images or len(pictures), len(pictures))
         array.check_room(path, total, size)
         with Bar(total=total, unit=" pictures", desc=path.name) as bar:
-            filled = readers.in_order(_jobs(part, data, pictures, size))
+            filled = readers.in_order(_jobs(part, source, crop, pictures, size))
             return array.join(part, filled, size, images, bar)
 
 
-def _jobs(part, data, pictures, size):
+def _pictures(source, images):
+    """Return what the jobs are cut from: Pictures, an array of them, or numbers."""
+    if source == "cartoons":
+        return range(images)
+    if source.suffix.lower() in numpy_files.ENDINGS and source.is_file():
+        return numpy_files.open_pictures(source)
+    passed_over = sources.PassedOver()
+    pictures = sources.list_pictures(source, passed_over)
+    if passed_over:
+        print(passed_over, flush=True)
+    return pictures
+
+
+def _jobs(part, source, crop, pictures, size):
     """Yield the workers' jobs: each fills its own place of the file `part`."""
     begin, face = len(array.header(0, size)), size * size * 3
     for at in range(0, len(pictures), JOB):
         some = pictures[at : at + JOB]
-        if data == "cartoons":
+        first, last = f"picture {at + 1:,}", f"{at + len(some):,}"
+        if source == "cartoons":
             job = (CARTOON_SEED, at, len(some), size)
             work = functools.partial(workers.drawn, cartoons.cartoon_faces, job)
-            first, last = f"cartoon {some[0]}", f"{some[-1]}"
+        elif isinstance(some, np.ndarray):
+            work = functools.partial(workers.faces_of, np.array(some), size, crop)
         else:
-            work = functools.partial(workers.read_faces, some, size, helper.crop_face)
+            work = functools.partial(workers.read_faces, some, size, crop)
             first, last = some[0].shown(), some[-1].shown()
         fill = functools.partial(workers.fill, part, begin + at * face, work)
         yield workers.Job(fill, first, last)
@@ -246,7 +291,7 @@ def _jobs(part, data, pictures, size):
 def main():
     """Make the array that the constants ask for."""
     options(sys.modules[__name__])
-    prepared = prepare(DATA, IMAGE_SIZE, IMAGES)
+    prepared = prepare(DATA, IMAGE_SIZE, IMAGES, FIT, DATA_FOLDER)
     shape = open_faces(prepared).shape
     print(f"Its first {prepared.count:,} are meant: {shape}, uint8.")
 

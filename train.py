@@ -29,9 +29,11 @@ from dcgan.training.schedules import Schedules
 from preprocess import check_enough, checksum_of, name_of, open_faces, prepare
 
 # What to learn from
-DATA = "celeba"  # "celeba", "cartoons", or a folder, a .zip, a folder of .zips
+DATA = "celeba"  # "celeba", "cartoons", or a folder, a .zip, a .npy, a .npz
+DATA_FOLDER = "data"  # where downloads lie, and the arrays made of pictures
 IMAGE_SIZE = 64  # {28, 32, 64, 128} pixels, width and height
 IMAGES = 0  # [0..1000000000] use the first so many pictures; 0: all
+FIT = "crop"  # {crop, pad, squeeze} what becomes of pictures that are not square
 FLIP = True  # {True, False} show half of the pictures mirrored
 
 # What learns
@@ -81,13 +83,13 @@ STOP_ON_COLLAPSE = False  # {True, False} end the run at an alarm; the best weig
 
 # Constants that may change when a run is continued: they change its rounding at most
 FREE = (
-    *("DATA", "EPOCHS", "RUN", "STEPS_PER_CALL", "DEVICES"),
+    *("DATA", "DATA_FOLDER", "EPOCHS", "RUN", "STEPS_PER_CALL", "DEVICES"),
     *("CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS"),
     *("SCORE", "SCORE_EVERY", "STOP_ON_COLLAPSE"),  # or what is told, not the weights
 )
 
 # Constants that may differ between the processes of a run
-OWN = ("DATA", "RUN", "FROM", "CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS")
+OWN = ("DATA", "DATA_FOLDER", "RUN", "FROM", "CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS")
 
 
 def five_steps(gan, batch, train_on):
@@ -138,7 +140,7 @@ def main(argv=None):
         print(f"Device    {computes_on}{device.summary}")
         print(f"Backend   {hardware.describe_backend()}", flush=True)
         run = open_run(run_folder(), constants, FREE, FROM, device)
-        pictures = prepare(DATA, IMAGE_SIZE, IMAGES)
+        pictures = prepare(DATA, IMAGE_SIZE, IMAGES, FIT, DATA_FOLDER)
         check_enough(pictures.count, batch_size(), DATA, D_STEPS)
         begun_with = {
             "backend": models.keras.backend.backend(),
@@ -146,7 +148,7 @@ def main(argv=None):
             "batch_size": batch_size(),
             "count": pictures.count,
             "checksum": checksum_of(pictures),
-            "score": scoring.kind_of(SCORE, run.score_before, device),
+            "score": scoring.kind_of(SCORE, run.score_before, device, DATA_FOLDER),
         }
         alike = {name: constants[name] for name in constants if name not in OWN}
         device.agree({**alike, **begun_with})
@@ -169,7 +171,8 @@ def train(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
         print(run.continuing(progress))
     batches = Batches(faces, chance(), schedules(), steps_per_call(), device)
     calls = compiled.Calls(gan, five_steps, device, steps_per_call())
-    scorer = scoring.Scorer(begun_with["score"], faces, SCORE_SAMPLES, SEED, device)
+    score = begun_with["score"]
+    scorer = scoring.Scorer(score, faces, SCORE_SAMPLES, SEED, device, DATA_FOLDER)
     beside = Beside(device.count == 1 and not STOP_ON_COLLAPSE)
     with Stopping(device.signal) as stopping, beside:
         while progress.epoch <= EPOCHS:

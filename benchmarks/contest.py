@@ -101,9 +101,10 @@ def memory_over(spec, calls, steps, readings=10):
 
 def draw_faces(folder, image_size, pictures):
     """Make an array of cartoons in the folder, as train.py does; return its path."""
-    preprocess.FOLDER = folder
     with contextlib.redirect_stdout(sys.stderr):
-        return str(preprocess.prepare("cartoons", image_size, pictures).path)
+        return str(
+            preprocess.prepare("cartoons", image_size, pictures, folder=folder).path
+        )
 
 
 def find_device(backend):

@@ -153,7 +153,6 @@ def prepare_and_watch(archive, size):
     from resource import RUSAGE_CHILDREN, getrusage  # which Windows has not
 
     with tempfile.TemporaryDirectory(dir=Path(archive).parent) as folder:
-        preprocess.FOLDER = folder
         before, seen, done = memory_of(), [], threading.Event()
 
         def watch():
@@ -163,7 +162,7 @@ def prepare_and_watch(archive, size):
         watching = threading.Thread(target=watch)
         watching.start()
         begin = time.perf_counter()
-        preprocess.prepare(archive, size, 0)
+        preprocess.prepare(archive, size, 0, folder=folder)
         seconds = time.perf_counter() - begin
         done.set()
         watching.join()

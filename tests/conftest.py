@@ -40,7 +40,6 @@ def trained(tmp_path_factory):
         open(folder / "printed.txt", "w") as out,
     ):
         patch.chdir(folder)
-        patch.setattr(preprocess, "FOLDER", "data")
         set_constants(patch)
         preprocess.prepare("cartoons", 28, 80)
         with contextlib.redirect_stdout(out):
@@ -51,10 +50,9 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def fresh(here, trained, monkeypatch):
     """Set the constants of the tiny run in an empty folder; its array is shared."""
-    import preprocess
     from tests.tiny import set_constants
 
-    monkeypatch.setattr(preprocess, "FOLDER", str(trained / "data"))
+    (here / "data").symlink_to(trained / "data")
     set_constants(monkeypatch)
     return here
 

@@ -137,7 +137,7 @@ def test_the_whole_protocol_stands_beside_the_scores(scored):
         "fake": "24, seed 4",
         "real": f"30 of 30 of photos, sha256 {pixels[:8]}",
         "split": "all that it was trained on, none held out",
-        "crop": preprocess.helper.CROP,
+        "crop": preprocess.helper.FITS["crop"].told,
         "filter": "bilinear, to 28 x 28",
         "network": f"{inception.NAME}, net.pt, sha256 {network[:8]}",
     }

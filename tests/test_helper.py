@@ -70,7 +70,7 @@ def test_celeba_comes_from_the_second_source_when_the_first_fails(
     monkeypatch.setattr(helper, "DRIVE_URL", f"{address}/there.zip")
     monkeypatch.setattr(helper, "ARCHIVE_BYTES", len(data))
     monkeypatch.setattr(helper, "ARCHIVE_MD5", hashlib.md5(data).hexdigest())
-    path = helper.download_celeba()
+    path = helper.download_celeba("data")
     assert path == Path("data/img_align_celeba.zip")
     assert path.read_bytes() == data
     said = capsys.readouterr().out
@@ -85,7 +85,7 @@ def test_when_no_source_has_celeba_the_user_learns_how_to_get_it(
     monkeypatch.setattr(helper, "COURSE_URL", f"{address}/a")
     monkeypatch.setattr(helper, "DRIVE_URL", f"{address}/b")
     with pytest.raises(UserError) as error:
-        helper.download_celeba()
+        helper.download_celeba("data")
     message = str(error.value)
     assert "Google Drive answered 404" in message
     assert "CelebA.html as data/img_align_celeba.zip" in message

@@ -225,7 +225,7 @@ def test_cartoons_are_drawn_as_many_as_are_wanted(here, monkeypatch):
 def test_celeba_is_read_from_its_archive(here):
     draw(here / "faces", FEW)
     (here / "data").mkdir()
-    with zipfile.ZipFile(helper.ARCHIVE, "w") as archive:
+    with zipfile.ZipFile("data/img_align_celeba.zip", "w") as archive:
         for path in (here / "faces").iterdir():
             archive.write(path, f"img_align_celeba/{path.name}")
     prepared = prepare("celeba", 28, 0)
@@ -324,7 +324,8 @@ def other_picture_of_the_same_size(monkeypatch):
 
 
 def other_crop(monkeypatch):
-    monkeypatch.setattr(helper, "CROP", "the whole picture")
+    other = helper.Fit(helper.crop_face, "the whole picture")
+    monkeypatch.setitem(helper.FITS, "crop", other)
 
 
 def other_version(monkeypatch):
@@ -670,7 +671,7 @@ def test_a_killed_worker_names_the_pictures_and_leaves_nothing(
     monkeypatch.setattr(preprocess, "JOB", 2)
     draw(here / "my faces", 9)
     with monkeypatch.context() as during:
-        during.setattr(helper, "crop_face", deadly.crop_or_die)
+        during.setitem(helper.FITS, "crop", helper.Fit(deadly.crop_or_die, "so"))
         with pytest.raises(UserError) as error:
             prepare("my faces", 28, 0)
     assert str(error.value) == (
@@ -689,7 +690,7 @@ def test_workers_do_not_import_the_script_that_was_started(faces):
         "if __name__ == '__main__':\n"
         "    print(preprocess.prepare('faces', 28, 0).count)\n"
         "    import __main__\n"
-        "    print(__main__.preprocess.FOLDER)\n"
+        "    print(__main__.preprocess.DATA_FOLDER)\n"
     )
     result = subprocess.run(
         [sys.executable, "main.py"],
@@ -725,3 +726,146 @@ def test_an_array_whose_json_is_odd_is_made_again(here, capsys, change):
     assert "again: it is unfinished or damaged" in capsys.readouterr().out
     assert prepared.count == 5
     assert path.read_text() == right
+
+
+# What else --data may be, and what becomes of pictures that are not square
+
+
+def test_a_picture_that_is_not_square_is_cropped_padded_or_squeezed(here):
+    wide = Image.new("RGB", (60, 20), "red")
+    wide.paste("blue", (20, 0, 40, 20))
+    (here / "faces").mkdir()
+    wide.save(here / "faces/a.png")
+    red, blue, black = [255, 0, 0], [0, 0, 255], [0, 0, 0]
+
+    def rows(fit):
+        face = open_faces(prepare("faces", 36, 0, fit))[0]
+        return [face[y, [2, 18, 33]].tolist() for y in (2, 18, 33)]
+
+    assert rows("crop") == [[blue] * 3] * 3
+    assert rows("pad") == [[black] * 3, [red, blue, red], [black] * 3]
+    assert rows("squeeze") == [[red, blue, red]] * 3
+    made = {"faces-36.npy", "faces-36-pad.npy", "faces-36-squeeze.npy"}
+    assert made == {path.name for path in Path("data").glob("*.npy")}
+
+
+def test_a_high_picture_is_padded_on_both_sides(here):
+    image = helper.pad_face(Image.new("RGB", (10, 31), "red"))
+    assert image.size == (31, 31)
+    assert image.getcolors() == [(310, (255, 0, 0)), (31 * 21, (0, 0, 0))]
+    assert image.getbbox() == (10, 0, 20, 31)
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+@pytest.mark.parametrize("kind", ["colour", "grey", "alpha", "flat"])
+def test_an_array_of_pictures_gives_the_faces_that_its_pictures_give(
+    here, own_workers, monkeypatch, ending, kind
+):
+    monkeypatch.setattr(preprocess, "JOB", 3)
+    modes = {"colour": "RGB", "grey": "L", "alpha": "RGBA", "flat": "L"}
+    pictures = np.random.default_rng(1).integers(0, 256, (7, 40, 30, 4), np.uint8)
+    pictures = pictures[..., : {"RGB": 3, "L": 1, "RGBA": 4}[modes[kind]]]
+    (here / "files").mkdir()
+    for number, pixels in enumerate(pictures):
+        image = Image.fromarray(pixels.squeeze(), modes[kind])
+        image.save(here / f"files/{number}.png")
+    if kind == "flat":
+        pictures = pictures[..., 0]
+    if ending == "npy":
+        np.save("array.npy", pictures)
+    else:
+        others = {"labels": np.arange(7), "few": pictures[:2], "x": np.zeros((9, 2))}
+        np.savez_compressed("array.npz", pictures=pictures, **others)
+    given, expected = prepare(f"array.{ending}", 28, 0), prepare("files", 28, 0)
+    assert given.path == Path("data/array-28.npy")
+    assert np.array_equal(open_faces(given), open_faces(expected))
+    assert prepare(f"array.{ending}", 28, 4).count == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.npy", np.zeros((5, 8, 8, 3), np.float32), "float32, not uint8 in 0 .. 255"),
+        ("a.npy", np.zeros((5, 3, 8, 8), np.uint8), "(5, 3, 8, 8), channels first"),
+        ("a.npy", np.zeros((5, 8), np.uint8), "(5, 8), not pictures: (n, height, w"),
+        ("a.npy", np.zeros((0, 8, 8, 3), np.uint8), "(0, 8, 8, 3), not pictures"),
+        ("a.npy", np.zeros((5, 8, 8, 7), np.uint8), "(5, 8, 8, 7), not pictures"),
+        ("a.npz", {"labels": np.zeros(5, np.uint8)}, "(5,), not pictures"),
+        ("a.npz", {"x": np.zeros((5, 8, 8), np.int64)}, "int64, not uint8"),
+    ],
+)
+def test_an_array_that_holds_no_pictures_is_refused_with_the_cure(
+    here, name, content, message
+):
+    if name.endswith("npz"):
+        np.savez(name, **content)
+    else:
+        np.save(name, content)
+    with pytest.raises(UserError) as error:
+        prepare(name, 28, 0)
+    assert str(error.value).startswith(f"{name} holds {message}")
+    assert not state("data")
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\1\0", b"PK\5\6"])
+def test_a_damaged_array_is_refused_in_one_line(here, name, content):
+    Path(name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"^Cannot read {name}: .*\.$") as error:
+        prepare(name, 28, 0)
+    assert "\n" not in str(error.value)
+
+
+def test_an_array_of_objects_is_not_executed(here):
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (Path("executed"),)
+
+    np.save("a.npy", np.array([Bomb()], object), allow_pickle=True)
+    np.savez("a.npz", np.array([Bomb()], object))
+    for name in ("a.npy", "a.npz"):
+        with pytest.raises(UserError):
+            prepare(name, 28, 0)
+    assert not Path("executed").exists()
+
+
+@pytest.mark.parametrize(
+    "place", ["data/img_align_celeba", "data/celeba", "celeba", "img_align_celeba"]
+)
+def test_celeba_that_lies_unpacked_is_taken_and_not_fetched(
+    faces, monkeypatch, capsys, place
+):
+    monkeypatch.setattr(helper, "download_celeba", None)
+    Path("data").mkdir()
+    shutil.move("faces", place)
+    Path("celeba").mkdir(exist_ok=True)  # empty
+    prepared = prepare("celeba", 28, 0)
+    assert numbers(prepared) == list(range(FEW))
+    assert prepared.path == Path("data/celeba-28.npy")
+    assert f"Taking CelebA from {place}, which is there." in capsys.readouterr().out
+
+
+def test_celeba_s_zip_elsewhere_is_taken_too(faces, monkeypatch):
+    monkeypatch.setattr(helper, "download_celeba", None)
+    shutil.make_archive("celeba", "zip", "faces")
+    assert numbers(prepare("celeba", 28, 0)) == list(range(FEW))
+
+
+def test_all_that_is_made_lies_in_the_folder_that_is_given(faces, monkeypatch):
+    prepared = prepare("faces", 28, 0, folder="else/where")
+    assert prepared.path == Path("else/where/faces-28.npy")
+    assert not Path("data").exists()
+    fetched = []
+    monkeypatch.setattr(helper, "download_celeba", fetched.append)
+    with pytest.raises(UserError):
+        prepare("celeba", 28, 0, folder="else/where")
+    assert fetched == [Path("else/where")]
+    assert not Path("data").exists()
+
+
+def test_faces_are_prepared_in_a_thread_of_another_program(faces, own_workers):
+    made = []
+    thread = threading.Thread(target=lambda: made.append(prepare("faces", 28, 0)))
+    thread.start()
+    thread.join(60)
+    assert numbers(made[0]) == list(range(FEW))

@@ -113,7 +113,7 @@ def test_the_saved_generator_is_the_averaged_one_and_tells_of_itself(tiny):
     assert facts["pictures_shown"] == 80
     assert facts["constants"] == current(train)
     # The array holds more pictures than the run was to take
-    array = np.load(Path(preprocess.FOLDER, "cartoons-28.npy"))
+    array = np.load("data/cartoons-28.npy")
     assert len(array) == 80
     assert facts["data"]["count"] == 40
     checksum = hashlib.sha256(array[:40].tobytes()).hexdigest()
@@ -531,7 +531,7 @@ def test_what_differs_from_how_a_run_was_begun_is_named_and_refused(
     refused(rf"{begun}score was 'mmd' and is 'none'", "--score", "none")
     refused(rf"{begun}D_STEPS was 1 and is 2", "--d-steps", "2")
     refused(rf"{begun}IMAGES was 40 and is 0", "--images", "0")
-    monkeypatch.setattr(preprocess, "FOLDER", "data")
+    monkeypatch.setattr(train, "DATA_FOLDER", "other")
     monkeypatch.setattr(preprocess, "CARTOON_SEED", 99)
     refused(rf"{begun}checksum was")
 
@@ -775,7 +775,6 @@ def undisturbed(tmp_path_factory):
     path = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
-        patch.setattr(preprocess, "FOLDER", "data")
         set_constants(patch)
         for name, value in LONGER.items():
             patch.setattr(train, name, value)

@@ -2,9 +2,11 @@
 
 # Worker processes import this file: without numpy they start twice as fast.
 import os
+import shlex
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 from typing import NamedTuple
 
 from dcgan.common.console import UserError
@@ -14,6 +16,24 @@ from dcgan.common.files import DAMAGE
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 ENCRYPTED = 1
+
+# What --data may be
+SOURCES = (
+    "--data takes celeba, cartoons, a folder of pictures or .zips, a .zip, or a .npy "
+    "or .npz of uint8 pictures."
+)
+
+# How to unpack what is not read as it is, by the ending
+TAR = "tar xf FILE -C FOLDER"
+UNPACK = {
+    **dict.fromkeys((".tar.gz", ".tar.bz2", ".tar.xz", ".tar", ".tgz"), TAR),
+    ".7z": "7z x FILE -oFOLDER",
+    ".rar": "unrar x FILE FOLDER/",
+    ".parquet": 'pip install "datasets[vision]" && python -c "import sys, datasets; '
+    "[row['image'].save(f'{sys.argv[2]}/{n:07}.png') for n, row in enumerate("
+    "datasets.load_dataset('parquet', data_files=sys.argv[1])['train'])]\" "
+    "FILE FOLDER",
+}
 
 
 class Member(NamedTuple):
@@ -64,7 +84,19 @@ def _no_archive(path):
         return f"{path} is a web page, not a zip: the download was refused. {again}"
     if start.startswith(b"PK"):
         return f"{path} is cut off or damaged ({path.stat().st_size:,} bytes). {again}"
-    return f"{path} is not a zip. --data takes a folder of pictures or a .zip of them."
+    return f"{path} is not a zip. {unpack(path) or SOURCES}"
+
+
+def unpack(path):
+    """Say how to unpack an archive that is not read as it is; "" if it is none."""
+    path = Path(path)
+    ending = next((it for it in UNPACK if path.name.lower().endswith(it)), None)
+    if not ending:
+        return ""
+    folder = path.name[: -len(ending)] or "pictures"
+    file, folder = shlex.quote(str(path)), shlex.quote(folder)
+    command = UNPACK[ending].replace("FILE", file).replace("FOLDER", folder)
+    return f"Unpack it: mkdir -p {folder} && {command}; then --data {folder}"
 
 
 def read(archive, member):

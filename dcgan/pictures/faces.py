@@ -2,14 +2,20 @@
 
 # Worker processes import this file: without numpy they start twice as fast.
 import contextlib
+import functools
 import io
 import math
+import os
 
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from dcgan.pictures.archives import Unreadable
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+# What a picture may be whatever its name says, as Pillow calls it
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+
+# Kinds that Pillow knows and cannot draw by itself, or only through another program
+CLOSED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 # Where Pillow keeps what tells that a picture was taken with the camera turned
 TURNS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
@@ -20,23 +26,49 @@ FILTER = "bilinear"
 GAP = 2
 
 
-def read_face(data, size, crop):
+@functools.lru_cache
+def endings():
+    """Return {ending: Pillow's name of the kind} of the pictures that can be read."""
+    Image.init()
+    return {
+        ending: kind
+        for ending, kind in Image.registered_extensions().items()
+        if kind in Image.OPEN and kind not in CLOSED
+    }
+
+
+def ending_of(name):
+    """Return the ending of a file's name, as in ".jpg", or ""."""
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 (ten times as fast)
+
+
+def read_face(data, size, crop, name=""):
     """Turn a picture file's bytes into a face: an RGB image of size x size.
 
-    crop: takes the RGB image and returns the square that is to be the face. Any kind of
-    picture: turned upright as its camera noted, grey, palette, CMYK and 16 bits made
-    RGB, transparency laid on white, cropped, resized. Raises Unreadable when it is no
+    crop: takes the RGB image and returns the square that is to be the face; name: the
+    file's, whose ending may tell of a rare kind. Any kind of picture: its first frame,
+    turned upright as its camera noted, grey, palette, CMYK and 16 bits made RGB,
+    transparency laid on white, cropped, resized. Raises Unreadable when it is no
     picture, and whatever Pillow raises when it is a broken one.
     """
+    kind = endings().get(ending_of(name))
+    formats = FORMATS if kind in (None, *FORMATS) else (*FORMATS, kind)
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
-        raise Unreadable(f"it is no {', '.join(FORMATS)}") from None
+        raise Unreadable(f"it is no {', '.join(formats)}") from None
+    if image.mode == "F":
+        raise Unreadable("its pixels are fractions, in no known range")
     image.load()
     if TURNS & image.info.keys():
         # Viewers show a picture with a broken note as it is, and so do we
         with contextlib.suppress(Exception):
             ImageOps.exif_transpose(image, in_place=True)
+    return to_face(image, size, crop)
+
+
+def to_face(image, size, crop):
+    """Turn a PIL image of any mode into a face: RGB, cropped, size x size."""
     image = crop(_to_rgb(image))
     return image.resize((size, size), Image.Resampling.BILINEAR)
 

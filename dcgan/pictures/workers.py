@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from dcgan.pictures.faces import read_face
+from dcgan.pictures.faces import read_face, to_face
 from dcgan.pictures.sources import read_picture
 
 # Jobs per worker that may be under way
@@ -94,7 +94,13 @@ class Workers:
 
 @contextlib.contextmanager
 def _ignored_interrupt():
-    """Start processes in here, and they ignore Ctrl-C from their first moment on."""
+    """Start processes in here, and they ignore Ctrl-C from their first moment on.
+
+    In another thread than the first, a web server's say, Python forbids it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -153,9 +159,18 @@ def read_faces(pictures, size, crop):
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for picture in pictures:
             try:
-                face = read_face(read_picture(picture), size, crop)
+                face = read_face(read_picture(picture), size, crop, picture.name)
                 faces.append(face.tobytes())
             except Exception as error:  # broken bytes raise nearly anything in Pillow
                 reason = str(error) or type(error).__name__
                 unreadable.append((picture.shown(), reason))
     return b"".join(faces), unreadable
+
+
+def faces_of(pictures, size, crop):
+    """Turn pictures (n, H, W, 1, 3 or 4) uint8 to faces, in the form of read_faces."""
+    faces = []
+    for pixels in pictures:
+        image = Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[..., 0])
+        faces.append(to_face(image, size, crop).tobytes())
+    return b"".join(faces), []

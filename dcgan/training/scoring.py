@@ -27,7 +27,7 @@ class Scorer:
     are not to be had. Only the first process of several scores.
     """
 
-    def __init__(self, kind, faces, samples, seed, device):
+    def __init__(self, kind, faces, samples, seed, device, folder="data"):  # noqa: PLR0913
         self.kind = kind
         self.count = 0 if kind == "none" else count_of(samples, len(faces))
         self.protocol = protocol_of(kind, samples, len(faces))
@@ -37,7 +37,7 @@ class Scorer:
             return
         self.real = pick(faces, self.count, seed, "score_real")
         if kind == "kid":
-            self.network = inception.load(inception.find())
+            self.network = inception.load(inception.find(folder=folder))
             self.real = self.network.features(self.real)
 
     def scores(self, sheet, fake):
@@ -63,24 +63,24 @@ class Scorer:
         return metrics.diversity(fake) / self._diversity if self._diversity else 0.0
 
 
-def kind_of(wanted, before, device):
+def kind_of(wanted, before, device, folder="data"):
     """Return "kid", "mmd" or "none", the same in every process.
 
     "auto" is what a run to be continued had, `before`, if it says so. In a new one it
-    is KID on a GPU, for which the first process fetches Inception's weights; MMD where
-    they are not to be had or there is no GPU: 40 ms a face they take there.
+    is KID on a GPU, for which the first process fetches Inception's weights into
+    `folder`; MMD where they are not to be had or there is no GPU: 40 ms a face they
+    take there.
     """
     if wanted == "auto":
-        wanted = before or (
-            "kid" if device.is_first and has_gpu() and _is_to_be_had() else "mmd"
-        )
+        is_kid = not before and device.is_first and has_gpu() and _is_to_be_had(folder)
+        wanted = before or ("kid" if is_kid else "mmd")
     return device.from_first(wanted)
 
 
-def _is_to_be_had():
+def _is_to_be_had(folder):
     """Fetch Inception's weights if need be; tell whether they are there, or why not."""
     try:
-        inception.find()
+        inception.find(folder=folder)
     except UserError as error:
         print(f"Scoring by MMD, for Inception is not to be had. {error}", flush=True)
         return False

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import pytest
 
-import preprocess
 from benchmarks import contest, machine, on_keras, report, training
 from benchmarks.workers import BUILDERS, Missing, Spec, Worker
 from dcgan.common.console import UserError
@@ -23,7 +22,6 @@ ON_KERAS = [name for name, (module, _) in BUILDERS.items() if module != "pytorch
 def keep_constants(monkeypatch):
     for name, value in current(training).items():
         monkeypatch.setattr(training, name, value)
-    monkeypatch.setattr(preprocess, "FOLDER", preprocess.FOLDER)
 
 
 @pytest.fixture

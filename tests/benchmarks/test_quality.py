@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 
 import evaluate
-import preprocess
 import train
 from benchmarks import quality
 from benchmarks.quality import Recipe
@@ -45,8 +43,6 @@ def narrow_inception(here, monkeypatch):
 def test_scores_are_of_the_last_generator_and_computed_once(
     tiny, narrow_inception, monkeypatch
 ):
-    shutil.copytree(preprocess.FOLDER, "data")
-    monkeypatch.setattr(preprocess, "FOLDER", "data")
     constants = {"DATA": "cartoons", "IMAGES": 12, "SAMPLES": 8}
     for name, value in constants.items():
         monkeypatch.setattr(quality, name, value)
@@ -144,7 +140,7 @@ def test_ctrl_c_ends_when_the_training_has_saved(here):
 
 def test_the_plain_recipe_leaves_nothing_to_train_pys_defaults():
     of_the_run = {"DATA", "IMAGE_SIZE", "IMAGES", "EPOCHS", "SEED", "PRECISION"}
-    of_the_run |= {"RUN", "FROM"}
+    of_the_run |= {"RUN", "FROM", "FIT"}
     alike = {"NETWORK", "FLIP", "SAMPLES", "SCORE_SAMPLES"}  # the same in every row
     spelled = {name.replace("-", "_").upper() for name in quality.PLAIN}
     assert spelled | of_the_run | alike | {*train.FREE} == {*current(train)}

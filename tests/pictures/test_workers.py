@@ -70,7 +70,7 @@ def test_jobs_fill_their_places_of_a_file(tmp_path, source):
     with Workers(1) as one:
         jobs = [Job(functools.partial(workers.fill, path, 40, work), "", "")]
         (filled,) = one.in_order(jobs)
-    reason = "it is no JPEG, PNG, WEBP, BMP"
+    reason = "it is no JPEG, PNG, WEBP, BMP, GIF, TIFF"
     assert filled == (40, 2 * 12, [("005.png", reason)])
     data = path.read_bytes()
     assert (data[:40], data[64:]) == (bytes(40), bytes(36))

@@ -71,9 +71,9 @@ class Mean:
 
 
 def test_kid_is_computed_from_features(faces, monkeypatch):
-    monkeypatch.setattr(inception, "find", lambda: "weights")
-    monkeypatch.setattr(inception, "load", {"weights": Mean()}.get)
-    scorer = Scorer("kid", faces, 300, 1, Device())
+    monkeypatch.setattr(inception, "find", lambda folder: f"{folder}/weights")
+    monkeypatch.setattr(inception, "load", {"there/weights": Mean()}.get)
+    scorer = Scorer("kid", faces, 300, 1, Device(), "there")
     real = Mean().features(pick(faces, 200, 1, "score_real"))
     kid = metrics.kid(real, Mean().features(fakes()))[0]
     assert scorer.score(fakes()) == {"kid": kid}
@@ -124,7 +124,7 @@ def test_by_pixels_the_best_of_larger_faces_misleads():
 def gpu(monkeypatch):
     """Have a GPU, and Inception's weights at hand."""
     monkeypatch.setattr(scoring, "has_gpu", lambda: True)
-    monkeypatch.setattr(inception, "find", lambda: "weights")
+    monkeypatch.setattr(inception, "find", lambda folder: "weights")
 
 
 def test_auto_is_kid_on_a_gpu_and_mmd_without_one(gpu, monkeypatch):
@@ -141,7 +141,7 @@ def test_auto_is_what_the_run_had_and_others_are_what_they_say(gpu):
 
 
 def test_auto_is_mmd_where_inception_is_not_to_be_had(gpu, monkeypatch, capsys):
-    def fail():
+    def fail(folder):
         raise scoring.UserError("There is no network.")
 
     monkeypatch.setattr(inception, "find", fail)
