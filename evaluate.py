@@ -90,9 +90,9 @@ def main(argv=None):
 def open_real(folder, facts):
     """Return the Real faces to compare with; DATA's, or what it was trained on."""
     size, trained_on = facts["image_size"], facts["data"]
-    fit = facts.get("constants", {}).get("FIT", "crop")
+    kind = facts.get("constants", {}).get("FIT", "crop"), facts.get("channels", 3)
     data = DATA or trained_on.get("source")
-    if not data or not (DATA or is_there(data, size, fit)):
+    if not data or not (DATA or is_there(data, size, kind)):
         what = repr(data) if data else "pictures that are not named"
         raise UserError(
             f"{folder} was trained on {what}, not to be found here. Say where they "
@@ -100,7 +100,7 @@ def open_real(folder, facts):
             f"python evaluate.py --run {folder} --data FOLDER"
         )
     count = 0 if DATA else trained_on["count"]
-    prepared = preprocess.prepare(data, size, count, fit, DATA_FOLDER)
+    prepared = preprocess.prepare(data, size, count, *kind, DATA_FOLDER)
     if prepared.count < SHOWN:
         raise UserError(f"{prepared.count} pictures in {data}: at least {SHOWN}.")
     checksum = preprocess.checksum_of(prepared)
@@ -108,9 +108,9 @@ def open_real(folder, facts):
     return Real(preprocess.open_faces(prepared), prepared, checksum, own)
 
 
-def is_there(data, size, fit):
+def is_there(data, size, kind):
     """Tell whether pictures, or the array made of them, can be had without asking."""
-    array = preprocess.path_of(data, size, fit, DATA_FOLDER)
+    array = preprocess.path_of(data, size, *kind, DATA_FOLDER)
     return data in ("celeba", "cartoons") or Path(data).exists() or array.exists()
 
 

@@ -60,6 +60,7 @@ class Recipe(NamedTuple):
     d_norm: str = "batch"  # D's normalization: "batch", "spectral" or "none"
     r1: float = 0.0  # gamma of losses.R1, only without batch norm
     width: float = 1.0  # times the widths of both networks
+    channels: int = 3  # of a face; 1: grey
 
 
 PLAIN = Recipe()
@@ -68,7 +69,7 @@ PLAIN = Recipe()
 class Network(NamedTuple):
     """A kind of network: the middle of its generator and of its discriminator."""
 
-    face: Callable  # noise, image_size, Recipe.width -> faces, as build_generator's
+    face: Callable  # noise, image_size, Recipe's width and channels -> faces
     look: Callable  # faces, image_size, Recipe -> (n, F), of which D makes one logit
     sizes: Collection  # of pictures that it can draw, pixels
 
@@ -111,11 +112,11 @@ def build_gan(  # noqa: PLR0913
     """
     keras.utils.set_random_seed(seed)
     with _computing_in(precision):
-        generator = build_generator(network, image_size, recipe.width)
+        generator = build_generator(network, image_size, recipe.width, recipe.channels)
         discriminator = build_discriminator(network, image_size, recipe)
         judge = build_judge(discriminator, recipe)
         d_on_g = build_d_on_g(generator, discriminator, recipe)
-    average = build_generator(network, image_size, recipe.width)
+    average = build_generator(network, image_size, recipe.width, recipe.channels)
     average.set_weights(generator.get_weights())
     _compile(judge, d_on_g, learning_rates, beta_1, loss_named(recipe.loss))
     for model in (judge, d_on_g):
@@ -158,15 +159,15 @@ def _make_variables(model):
     model.reset_metrics()
 
 
-def build_generator(network, image_size, width=1.0):
-    """Map noise (n, LATENT) float32 to faces (n, S, S, 3) float32 in [-1, 1].
+def build_generator(network, image_size, width=1.0, channels=3):
+    """Map noise (n, LATENT) float32 to faces (n, S, S, channels) float32 in [-1, 1].
 
     Its layers are `width` times as wide as the network's. Raises UserError for a size
     that the network does not have.
     """
     check_size(network, image_size)
     noise = keras.Input((LATENT,), name="noise")
-    face = NETWORKS[network].face(noise, image_size, width)
+    face = NETWORKS[network].face(noise, image_size, width, channels)
     return keras.Model(noise, face, name="generator")
 
 
@@ -184,7 +185,8 @@ def load_generator(run, which="best"):
                 f"{weights} has a wrong latent: it draws from {facts['latent']} "
                 f"numbers of noise, and models.py has LATENT = {LATENT}."
             )
-        generator = build_generator(network, size, facts.get("width", 1.0))
+        shape = facts.get("width", 1.0), facts.get("channels", 3)
+        generator = build_generator(network, size, *shape)
         try:
             generators.fill(generator, weights)
         except Exception as error:  # weights of other shapes raise nearly anything
@@ -202,14 +204,14 @@ def load_generator(run, which="best"):
 
 
 def build_discriminator(network, image_size, recipe=PLAIN):
-    """Map faces (n, S, S, 3) float32 in [-1, 1] to P(real) (n, 1) float32 in [0, 1].
+    """Map faces (n, S, S, C) float32 in [-1, 1] to P(real) (n, 1) float32 in [0, 1].
 
     The layer before the last, "logit", is what the losses are computed from; after
     another than the cross-entropy P(real) is a mere score.
     Raises UserError for a size that the network does not have.
     """
     check_size(network, image_size)
-    face = keras.Input((image_size, image_size, 3), name="face")
+    face = keras.Input((image_size, image_size, recipe.channels), name="face")
     features = NETWORKS[network].look(face, image_size, recipe)
     dense = SpectralDense if recipe.d_norm == "spectral" else layers.Dense
     logit = dense(1, kernel_initializer=_normal(), dtype="float32", name="logit")
@@ -354,7 +356,7 @@ def _widths(widths, width):
     return [max(1, round(each * width)) for each in widths]
 
 
-def _dcgan_face(noise, image_size, width):
+def _dcgan_face(noise, image_size, width, channels):
     grid, widths = DCGAN[image_size]
     widths = _widths(widths, width)
     x = layers.Dense(
@@ -365,8 +367,8 @@ def _dcgan_face(noise, image_size, width):
     for filters in widths[1:]:
         x = layers.ReLU()(_batch_norm(_transposed(x, filters)))
     if x.shape[1] < image_size:
-        return _transposed(x, 3, **TO_FACE)
-    return _convolution(x, 3, strides=1, kernel=3, **TO_FACE)
+        return _transposed(x, channels, **TO_FACE)
+    return _convolution(x, channels, strides=1, kernel=3, **TO_FACE)
 
 
 def _dcgan_look(face, image_size, recipe):
@@ -382,14 +384,14 @@ def _blocks(face, widths, recipe):
     return layers.Flatten()(x)
 
 
-def _tutorial_face(noise, image_size, width):
+def _tutorial_face(noise, image_size, width, channels):
     widths = _widths(TUTORIAL_WIDTHS[::-1], width)
     grid = image_size // 2 ** len(widths)  # the shape of the discriminator's last block
     x = layers.Dense(grid * grid * widths[0], kernel_initializer=_normal())(noise)
     x = layers.Reshape((grid, grid, widths[0]))(x)
     for filters in widths:
         x = layers.ReLU()(_batch_norm(_transposed(x, filters)))
-    return _convolution(x, 3, strides=1, kernel=3, **TO_FACE)
+    return _convolution(x, channels, strides=1, kernel=3, **TO_FACE)
 
 
 def _tutorial_look(face, _, recipe):
@@ -400,14 +402,14 @@ def _tutorial_look(face, _, recipe):
     return layers.GlobalAveragePooling2D()(x)
 
 
-def _blog_face(noise, _, width):
+def _blog_face(noise, _, width, channels):
     wide = dict(zip(BLOG_WIDTHS, _widths(BLOG_WIDTHS, width), strict=True))
     x = layers.Dense(2 * 2 * wide[512], kernel_initializer=_normal())(noise)
     x = _blog_finish(layers.Reshape((2, 2, wide[512]))(x), 1)
     x = _blog_finish(_transposed(x, wide[1024]), 2)  # 4 x 4
     x = _blog_finish(_transposed(x, wide[512], strides=1, padding="valid"), 3)  # 7 x 7
     x = _blog_finish(_transposed(x, wide[256]), 4)  # 14 x 14
-    return _transposed(x, 3, **TO_FACE)  # 28 x 28
+    return _transposed(x, channels, **TO_FACE)  # 28 x 28
 
 
 def _blog_finish(x, seed):

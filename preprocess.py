@@ -5,6 +5,7 @@ otherwise.
 """
 
 import functools
+import math
 import os
 import re
 import shlex
@@ -27,6 +28,7 @@ DATA = "celeba"  # "celeba", "cartoons", a folder, a .zip, a .npy, or a .npz
 IMAGE_SIZE = 64  # {28, 32, 64, 128} pixels, both ways
 IMAGES = 0  # [0..] the first so many pictures; 0: all
 FIT = "crop"  # {crop, pad, squeeze} what becomes of pictures that are not square
+CHANNELS = 3  # {1, 3} 1: grey
 
 # Where the arrays lie, and CelebA
 DATA_FOLDER = "data"  # made if it is not there
@@ -53,7 +55,7 @@ VERSION = 1
 class Prepared(NamedTuple):
     """An array of faces on the disk.
 
-    path: of the .npy file, (at least count, S, S, 3) uint8
+    path: of the .npy file, (at least count, S, S, 1 or 3) uint8
     name: of the pictures, as in "celeba"
     count: how many of the faces are meant, from the first on
     facts: dict, what the .json beside it says
@@ -65,16 +67,18 @@ class Prepared(NamedTuple):
     facts: dict
 
 
-def prepare(data, image_size, images, fit="crop", folder="data"):
+def prepare(  # noqa: PLR0913
+    data, image_size, images, fit="crop", channels=3, folder="data"
+):
     """Make the array of the first `images` faces (0: all), unless it is in `folder`.
 
     data: "celeba" (downloaded if need be), "cartoons", a folder of pictures or .zips, a
-    .zip, a .npy or .npz. fit: a row of helper.FITS. Prints what it does. Where the
-    pictures have changed, the array of the old ones is kept as NAME-SIZE.before.npy.
-    Returns Prepared. Raises UserError when there are no pictures, or no room for the
-    array.
+    .zip, a .npy or .npz. fit: a row of helper.FITS; channels: 3, or 1 for grey. Prints
+    what it does. Where the pictures have changed, the array of the old ones is kept as
+    NAME-SIZE.before.npy. Returns Prepared. Raises UserError when there are no pictures,
+    or no room for the array.
     """
-    path = path_of(data, image_size, fit, folder)
+    path = path_of(data, image_size, fit, channels, folder)
     images = images or (CARTOONS if data == "cartoons" else 0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +90,7 @@ def prepare(data, image_size, images, fit="crop", folder="data"):
     waiting = f"Another run prepares pictures in {path.parent}: waiting."
     with locked(path.parent / ".lock", waiting):
         source = _source(data, path.parent)
-        facts, wanted = array.read_facts(path), _wanted(data, image_size, fit)
+        facts, wanted = array.read_facts(path), _wanted(data, image_size, fit, channels)
         reason = _mismatch(path, facts, data, source, wanted, images)
         if reason:
             keep = reason == array.CHANGED["fingerprint"] and data != "cartoons"
@@ -101,10 +105,11 @@ def prepare(data, image_size, images, fit="crop", folder="data"):
     return Prepared(path, name_of(data), count, facts)
 
 
-def path_of(data, image_size, fit="crop", folder="data"):
+def path_of(data, image_size, fit="crop", channels=3, folder="data"):
     """Return where the array of a source lies, as in data/celeba-64.npy."""
     fitted = "" if fit == "crop" or data == "cartoons" else f"-{fit}"
-    return Path(folder, f"{name_of(data)}-{image_size}{fitted}.npy")
+    grey = "-grey" if channels == 1 else ""
+    return Path(folder, f"{name_of(data)}-{image_size}{fitted}{grey}.npy")
 
 
 def name_of(data):
@@ -123,7 +128,7 @@ def name_of(data):
 
 
 def open_faces(prepared):
-    """Open a Prepared array: (count, S, S, 3) uint8, read from the disk as needed."""
+    """Open a Prepared array: (count, S, S, 1 or 3) uint8, read as needed."""
     return np.load(prepared.path, mmap_mode="r")[: prepared.count]
 
 
@@ -145,12 +150,13 @@ def check_enough(count, batch_size, data, d_steps=1):
         )
 
 
-def _wanted(data, image_size, fit):
+def _wanted(data, image_size, fit, channels):
     """Say what the .json of the right array holds, but for the source's fingerprint."""
     return {
         "version": VERSION,
         "source": str(data),
         "image_size": image_size,
+        "channels": channels,
         "crop": "none" if data == "cartoons" else helper.FITS[fit].told,
         "filter": "none" if data == "cartoons" else faces.FILTER,
     }
@@ -224,10 +230,11 @@ def _make(path, source, crop, wanted, images, old):  # noqa: PLR0913
     old: what the .json says of the array that is there, if that is to be kept, or {}
     """
     size = wanted["image_size"]
+    shape = (size, size, wanted["channels"])
     begin = time.perf_counter()
     try:
         with write_whole(path) as part:
-            facts = wanted | _fill(part, path, source, crop, size, images)
+            facts = wanted | _fill(part, path, source, crop, shape, images)
             if old:
                 array.keep(path, old)
             # From here until the new one is written, a kill leaves an array without a
@@ -245,16 +252,16 @@ def _make(path, source, crop, wanted, images, old):  # noqa: PLR0913
     return facts
 
 
-def _fill(part, path, source, crop, size, images):  # noqa: PLR0913
+def _fill(part, path, source, crop, shape, images):  # noqa: PLR0913
     """Write all faces to the file `part`; return what the .json says of them."""
-    part.write_bytes(array.header(0, size))
+    part.write_bytes(array.header(0, shape))
     with workers.Workers(WORKERS) as readers:
         pictures = _pictures(source, images)
         total = min(images or len(pictures), len(pictures))
-        array.check_room(path, total, size)
+        array.check_room(path, total, shape)
         with Bar(total=total, unit=" pictures", desc=path.name) as bar:
-            filled = readers.in_order(_jobs(part, source, crop, pictures, size))
-            return array.join(part, filled, size, images, bar)
+            filled = readers.in_order(_jobs(part, source, crop, pictures, shape))
+            return array.join(part, filled, shape, images, bar)
 
 
 def _pictures(source, images):
@@ -270,19 +277,22 @@ def _pictures(source, images):
     return pictures
 
 
-def _jobs(part, source, crop, pictures, size):
+def _jobs(part, source, crop, pictures, shape):
     """Yield the workers' jobs: each fills its own place of the file `part`."""
-    begin, face = len(array.header(0, size)), size * size * 3
+    begin, face = len(array.header(0, shape)), math.prod(shape)
+    size, _, channels = shape
     for at in range(0, len(pictures), JOB):
         some = pictures[at : at + JOB]
         first, last = f"picture {at + 1:,}", f"{at + len(some):,}"
         if source == "cartoons":
             job = (CARTOON_SEED, at, len(some), size)
-            work = functools.partial(workers.drawn, cartoons.cartoon_faces, job)
+            how = (cartoons.cartoon_faces, job, channels)
+            work = functools.partial(workers.drawn, *how)
         elif isinstance(some, np.ndarray):
-            work = functools.partial(workers.faces_of, np.array(some), size, crop)
+            how = (np.array(some), size, crop, channels)
+            work = functools.partial(workers.faces_of, *how)
         else:
-            work = functools.partial(workers.read_faces, some, size, crop)
+            work = functools.partial(workers.read_faces, some, size, crop, channels)
             first, last = some[0].shown(), some[-1].shown()
         fill = functools.partial(workers.fill, part, begin + at * face, work)
         yield workers.Job(fill, first, last)
@@ -291,7 +301,7 @@ def _jobs(part, source, crop, pictures, size):
 def main():
     """Make the array that the constants ask for."""
     options(sys.modules[__name__])
-    prepared = prepare(DATA, IMAGE_SIZE, IMAGES, FIT, DATA_FOLDER)
+    prepared = prepare(DATA, IMAGE_SIZE, IMAGES, FIT, CHANNELS, DATA_FOLDER)
     shape = open_faces(prepared).shape
     print(f"Its first {prepared.count:,} are meant: {shape}, uint8.")
 

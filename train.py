@@ -34,6 +34,7 @@ DATA_FOLDER = "data"  # where downloads lie, and the arrays made of pictures
 IMAGE_SIZE = 64  # {28, 32, 64, 128} pixels, width and height
 IMAGES = 0  # [0..1000000000] use the first so many pictures; 0: all
 FIT = "crop"  # {crop, pad, squeeze} what becomes of pictures that are not square
+CHANNELS = 3  # {1, 3} 1: grey pictures
 FLIP = True  # {True, False} show half of the pictures mirrored
 
 # What learns
@@ -140,7 +141,7 @@ def main(argv=None):
         print(f"Device    {computes_on}{device.summary}")
         print(f"Backend   {hardware.describe_backend()}", flush=True)
         run = open_run(run_folder(), constants, FREE, FROM, device)
-        pictures = prepare(DATA, IMAGE_SIZE, IMAGES, FIT, DATA_FOLDER)
+        pictures = prepare(DATA, IMAGE_SIZE, IMAGES, FIT, CHANNELS, DATA_FOLDER)
         check_enough(pictures.count, batch_size(), DATA, D_STEPS)
         begun_with = {
             "backend": models.keras.backend.backend(),
@@ -248,7 +249,7 @@ def run_folder():
 def build(precision):
     """Build the networks that the constants ask for."""
     rates = (G_LEARNING_RATE, D_LEARNING_RATE)
-    recipe = models.Recipe(LOSS, kinds_of(AUGMENT), D_NORM, R1, WIDTH)
+    recipe = models.Recipe(LOSS, kinds_of(AUGMENT), D_NORM, R1, WIDTH, CHANNELS)
     return models.build_gan(NETWORK, IMAGE_SIZE, SEED, rates, BETA_1, precision, recipe)
 
 

@@ -154,9 +154,9 @@ def test_a_loss_that_there_is_not_is_refused():
 
 
 def test_a_row_is_all_that_a_new_network_needs(monkeypatch):
-    def face(noise, image_size, width):
-        x = keras.layers.Dense(image_size * image_size * 3, "tanh")(noise)
-        return keras.layers.Reshape((image_size, image_size, 3))(x)
+    def face(noise, image_size, width, channels):
+        x = keras.layers.Dense(image_size * image_size * channels, "tanh")(noise)
+        return keras.layers.Reshape((image_size, image_size, channels))(x)
 
     def look(face, image_size, recipe):
         return keras.layers.Flatten()(face)

@@ -869,3 +869,22 @@ def test_faces_are_prepared_in_a_thread_of_another_program(faces, own_workers):
     thread.start()
     thread.join(60)
     assert numbers(made[0]) == list(range(FEW))
+
+
+@pytest.mark.parametrize("source", ["faces", "faces.npy", "cartoons"])
+def test_grey_faces_have_one_channel_and_the_brightness_of_their_colours(
+    here, own_workers, source
+):
+    colours = cartoons.cartoon_faces((preprocess.CARTOON_SEED, 0, FEW, 28))
+    (here / "faces").mkdir()
+    for number, pixels in enumerate(colours):
+        Image.fromarray(pixels).save(here / f"faces/{number}.png")
+    np.save("faces.npy", colours)
+    prepared = prepare(source, 28, FEW, "crop", 1)
+    assert prepared.path == Path(f"data/{name_of(source)}-28-grey.npy")
+    assert prepared.facts["channels"] == 1
+    opened = open_faces(prepared)
+    assert opened.shape == (FEW, 28, 28, 1)
+    brightness = colours @ [0.299, 0.587, 0.114]  # ITU-R 601
+    assert np.abs(opened[..., 0] - brightness).max() <= 1
+    assert prepare(source, 28, FEW, "crop", 1) == prepared  # whole, so it is used

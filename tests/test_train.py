@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import evaluate
+import generate
 import models
 import preprocess
 import train
@@ -267,6 +269,31 @@ def end_epoch(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
     progress.seconds = 1.0
     with Beside() as beside:
         train.finish_epoch(run, gan, device, progress, scorer, beside)
+
+
+@pytest.mark.every_backend
+def test_grey_pictures_are_learnt_drawn_and_scored_as_grey(fresh, quick, monkeypatch):
+    train.main(["--channels", "1", "--epochs", "1", "--augment", "colour"])
+    assert np.load("data/cartoons-28-grey.npy").shape == (40, 28, 28, 1)
+    generator, facts = models.load_generator("runs/tiny", "last")
+    assert facts["channels"] == 1
+    assert models.draw(generator, train.sheet_noise()).shape == (20, 28, 28, 1)
+    with Image.open("runs/tiny/samples/epoch-001.png") as sheet:
+        pixels = np.asarray(sheet.convert("RGB")).astype(int)
+    assert np.ptp(pixels, axis=2).max() == 0
+    for script in (generate, evaluate):
+        for name, value in current(script).items():
+            monkeypatch.setattr(script, name, value)
+    generate.main([])
+    with Image.open("faces.png") as image:
+        assert np.ptp(np.asarray(image).astype(int), axis=2).max() == 0
+    evaluate.main(["--samples", "20", "--network", "none"])
+    metrics = json.loads(Path("runs/tiny/metrics.json").read_text())
+    assert metrics["mmd"] > 0
+    monkeypatch.setattr(train, "EPOCHS", 2)
+    refused = "CHANNELS was 1 and is 3"
+    with pytest.raises(SystemExit, match=refused):
+        train.main(["--channels", "3"])
 
 
 @pytest.mark.every_backend

@@ -1,13 +1,15 @@
 """An array of faces on the disk: a .npy file, and the .json that tells of it.
 
-The .json's facts: count, of faces; image_size, pixels; skipped, unreadable pictures;
-limit, how many faces were wanted where that is why there are no more, else 0; bytes, of
-the .npy; checksum, of its pixels; and what preprocess.py says of where they come from.
+The .json's facts: count, of faces; image_size, pixels; channels, 1 if grey; skipped,
+unreadable pictures; limit, how many faces were wanted where that is why there are no
+more, else 0; bytes, of the .npy; checksum, of its pixels; and what preprocess.py says
+of where they come from.
 """
 
 import hashlib
 import io
 import json
+import math
 import shutil
 
 import numpy as np
@@ -35,10 +37,10 @@ CHANGED = {
 NAMED = 3
 
 
-def header(count, size):
-    """Return the .npy header of a (count, S, S, 3) uint8 array; its length is fixed."""
+def header(count, shape):
+    """Return the .npy header of `count` faces, uint8; its length is fixed."""
     stream = io.BytesIO()
-    fields = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
+    fields = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
     np.lib.format.write_array_header_1_0(stream, fields)
     return stream.getvalue()
 
@@ -59,8 +61,9 @@ def read_facts(path):
         if any(type(facts[key]) is not kind for key, kind in KINDS.items()):
             return {}
         count, size = facts["count"], facts["image_size"]
-        begin = header(count, size)
-        length = len(begin) + count * size * size * 3
+        shape = (size, size, facts.get("channels", 3))
+        begin = header(count, shape)
+        length = len(begin) + count * math.prod(shape)
         if not facts["bytes"] == length == path.stat().st_size:
             return {}
         return facts if _checksum(path, begin) == facts["checksum"] else {}
@@ -112,9 +115,9 @@ def checksum_of_first(path, count):
     return digest.hexdigest()
 
 
-def check_room(path, count, size):
+def check_room(path, count, shape):
     """Raise UserError if an array of `count` faces would not fit on the disk."""
-    face, free = size * size * 3, shutil.disk_usage(path.parent).free
+    face, free = math.prod(shape), shutil.disk_usage(path.parent).free
     if free < count * face:
         raise UserError(
             f"{path} needs {count * face / 1e9:.1f} GB, and {path.parent} has "
@@ -122,15 +125,15 @@ def check_room(path, count, size):
         )
 
 
-def join(part, filled, size, images, bar):
+def join(part, filled, shape, images, bar):
     """Close the gaps that unreadable pictures left in an array, and write its header.
 
     part: the file; filled: an iterator over what workers.fill() returned, in order;
-    images: how many faces are wanted, 0: all. Moves the bar on and closes it; prints
-    how many pictures were skipped, and the first few. Returns the facts. Raises
-    UserError when no picture can be read.
+    shape: (S, S, channels) of a face; images: how many faces are wanted, 0: all. Moves
+    the bar on and closes it; prints how many pictures were skipped, and the first few.
+    Returns the facts. Raises UserError when no picture can be read.
     """
-    face, begin = size * size * 3, len(header(0, size))
+    face, begin = math.prod(shape), len(header(0, shape))
     end, skipped, named, checksum = begin, 0, [], hashlib.sha256()
     # Unbuffered, for a buffer would hold bytes from before a worker wrote them
     with open(part, "r+b", buffering=0) as file:
@@ -153,7 +156,7 @@ def join(part, filled, size, images, bar):
         count = (end - begin) // face
         file.truncate(end)
         file.seek(0)
-        file.write(header(count, size))
+        file.write(header(count, shape))
     bar.close()
     _report(count, skipped, named)
     return {

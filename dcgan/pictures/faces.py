@@ -42,8 +42,8 @@ def ending_of(name):
     return os.path.splitext(name)[1].lower()  # noqa: PTH122 (ten times as fast)
 
 
-def read_face(data, size, crop, name=""):
-    """Turn a picture file's bytes into a face: an RGB image of size x size.
+def read_face(data, size, crop, name="", channels=3):
+    """Turn a picture file's bytes into a face: an RGB or grey image of size x size.
 
     crop: takes the RGB image and returns the square that is to be the face; name: the
     file's, whose ending may tell of a rare kind. Any kind of picture: its first frame,
@@ -64,13 +64,13 @@ def read_face(data, size, crop, name=""):
         # Viewers show a picture with a broken note as it is, and so do we
         with contextlib.suppress(Exception):
             ImageOps.exif_transpose(image, in_place=True)
-    return to_face(image, size, crop)
+    return to_face(image, size, crop, channels)
 
 
-def to_face(image, size, crop):
-    """Turn a PIL image of any mode into a face: RGB, cropped, size x size."""
-    image = crop(_to_rgb(image))
-    return image.resize((size, size), Image.Resampling.BILINEAR)
+def to_face(image, size, crop, channels=3):
+    """Turn a PIL image of any mode into a face: cropped, size x size, RGB or grey."""
+    image = crop(_to_rgb(image)).resize((size, size), Image.Resampling.BILINEAR)
+    return image.convert("L") if channels == 1 else image
 
 
 def _to_rgb(image):
@@ -98,7 +98,7 @@ def _to_8_bits(deep):
 
 
 def grid(faces, columns, scale=1):
-    """Lay faces (n, S, S, 3) uint8 out in rows of `columns`: a PIL image on white.
+    """Lay faces (n, S, S, 1 or 3) uint8 out in rows of `columns`: an image on white.
 
     Each face is enlarged to S * scale; between two of them are GAP pixels of white.
     """
@@ -108,7 +108,7 @@ def grid(faces, columns, scale=1):
     step = side + GAP
     sheet = Image.new("RGB", (columns * step - GAP, rows * step - GAP), "white")
     for number, face in enumerate(faces):
-        image = Image.fromarray(face)
+        image = Image.fromarray(face if face.shape[2] > 1 else face[..., 0])
         if scale != 1:
             image = image.resize((side, side), Image.Resampling.BICUBIC)
         row, column = divmod(number, columns)

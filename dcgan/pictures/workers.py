@@ -137,16 +137,19 @@ def fill(path, offset, work):
     return offset, len(pixels), unreadable
 
 
-def drawn(draw, job):
+def drawn(draw, job, channels=3):
     """Give the faces draw(job), (n, S, S, 3) uint8, in the form of read_faces."""
-    return draw(job).tobytes(), []
+    faces = draw(job)
+    if channels == 1:
+        return b"".join(Image.fromarray(it).convert("L").tobytes() for it in faces), []
+    return faces.tobytes(), []
 
 
-def read_faces(pictures, size, crop):
+def read_faces(pictures, size, crop, channels=3):
     """Read Pictures: what a worker process does, again and again.
 
     crop: as of faces.read_face. Returns the pixels of the readable ones' faces, in
-    order, as the bytes of an (n, S, S, 3) uint8 array, and the others as
+    order, as the bytes of an (n, S, S, channels) uint8 array, and the others as
     [(name, reason)]. Raises UserError when an archive is gone, or when the system
     refuses to read: that is no fault of the picture's, and it would be left out for
     good.
@@ -159,7 +162,8 @@ def read_faces(pictures, size, crop):
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for picture in pictures:
             try:
-                face = read_face(read_picture(picture), size, crop, picture.name)
+                data = read_picture(picture)
+                face = read_face(data, size, crop, picture.name, channels)
                 faces.append(face.tobytes())
             except Exception as error:  # broken bytes raise nearly anything in Pillow
                 reason = str(error) or type(error).__name__
@@ -167,10 +171,10 @@ def read_faces(pictures, size, crop):
     return b"".join(faces), unreadable
 
 
-def faces_of(pictures, size, crop):
+def faces_of(pictures, size, crop, channels=3):
     """Turn pictures (n, H, W, 1, 3 or 4) uint8 to faces, in the form of read_faces."""
     faces = []
     for pixels in pictures:
         image = Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[..., 0])
-        faces.append(to_face(image, size, crop).tobytes())
+        faces.append(to_face(image, size, crop, channels).tobytes())
     return b"".join(faces), []

@@ -17,7 +17,7 @@ CONSTANTS = "constants.json"
 LOCK = "lock"
 
 # Constants that older runs do not have, and what they are in these
-ADDED = {"FROM": "", "D_STEPS": 1, "G_STEPS": 1, "FIT": "crop"}
+ADDED = {"FROM": "", "D_STEPS": 1, "G_STEPS": 1, "FIT": "crop", "CHANNELS": 3}
 
 # What a killed run may leave half-written
 PART = re.compile(r"part-(\d+-.|(removed-)?checkpoint-\d)")

@@ -19,13 +19,13 @@ from dcgan.runs import checkpoints, curves, folder, generators
 
 # What the weights, their optimizers and the rows of the log depend on
 STAYS = (
-    *("NETWORK", "IMAGE_SIZE", "WIDTH", "D_NORM", "SEED", "D_STEPS"),
+    *("NETWORK", "IMAGE_SIZE", "CHANNELS", "WIDTH", "D_NORM", "SEED", "D_STEPS"),
     "SCORE_SAMPLES",
 )
 BEGUN_WITH = ("backend", "batch_size", "count", "checksum")
 
 # What the shapes of the networks depend on
-SHAPES = ("NETWORK", "IMAGE_SIZE", "WIDTH", "D_NORM")
+SHAPES = ("NETWORK", "IMAGE_SIZE", "CHANNELS", "WIDTH", "D_NORM")
 
 
 class Origin(NamedTuple):
@@ -65,7 +65,7 @@ class Pair(NamedTuple):
 
     def check(self, constants, _):
         """Raise UserError if networks of these constants have other shapes."""
-        mine = self.facts.get("constants", {})
+        mine = {**folder.ADDED, **self.facts.get("constants", {})}
         pairs = [(mine.get(name), constants[name], name) for name in SHAPES]
         _check_alike(self.folder, pairs)
 

@@ -208,6 +208,7 @@ def _odd(facts):
     data, width, score = facts["data"], facts.get("width", 1.0), facts.get("score")
     fine = {
         "width": isinstance(width, (int, float)) and 0 < width <= 16,
+        "channels": facts.get("channels", 3) in (1, 3),
         "epochs": facts["epochs"] >= 0,
         "name in data": _is_line(data.get("name")),
         "count in data": type(data.get("count")) is int and data["count"] > 0,

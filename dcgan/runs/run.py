@@ -137,7 +137,7 @@ class Run:
             self.begun_with,
             self.pictures.facts,
         )
-        names = ("NETWORK", "IMAGE_SIZE", "WIDTH", "SEED")
+        names = ("NETWORK", "IMAGE_SIZE", "CHANNELS", "WIDTH", "SEED")
         faces = row["iterations"] * begun_with["batch_size"] * constants["D_STEPS"]
         return {
             **{name.lower(): constants[name] for name in names},

@@ -90,13 +90,14 @@ class Network:
         self._model = functools.lru_cache(1)(self._build)
 
     def features(self, faces, bar=None, batch_size=50):
-        """Map faces (n, S, S, 3) uint8 to features (n, 2048) float32.
+        """Map faces (n, S, S, 1 or 3) uint8 to features (n, 2048) float32.
 
         Moves `bar`, a console.Bar, by the faces that are done.
         """
         model, parts = self._model(faces.shape[1]), []
         for first in range(0, len(faces), batch_size):
             batch = np.asarray(faces[first : first + batch_size])
+            batch = np.repeat(batch, 3 // batch.shape[3], axis=3)  # grey as colour
             count = len(batch)
             if first and count < batch_size:  # fill it up: each size is compiled anew
                 batch = np.resize(batch, (batch_size, *batch.shape[1:]))

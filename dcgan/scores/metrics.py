@@ -170,7 +170,7 @@ def _pixels(faces):
     step = -(-size // MMD_PIXELS)
     small = size // step
     faces = faces[:, : small * step, : small * step]
-    blocks = faces.reshape(n, small, step, small, step, 3)
+    blocks = faces.reshape(n, small, step, small, step, -1)
     if step > 1:
         blocks = blocks.mean((2, 4), dtype="float32")
     return blocks.reshape(n, -1).astype("float32") / 255

@@ -140,7 +140,7 @@ def test_ctrl_c_ends_when_the_training_has_saved(here):
 
 def test_the_plain_recipe_leaves_nothing_to_train_pys_defaults():
     of_the_run = {"DATA", "IMAGE_SIZE", "IMAGES", "EPOCHS", "SEED", "PRECISION"}
-    of_the_run |= {"RUN", "FROM", "FIT"}
+    of_the_run |= {"RUN", "FROM", "FIT", "CHANNELS"}
     alike = {"NETWORK", "FLIP", "SAMPLES", "SCORE_SAMPLES"}  # the same in every row
     spelled = {name.replace("-", "_").upper() for name in quality.PLAIN}
     assert spelled | of_the_run | alike | {*train.FREE} == {*current(train)}

@@ -36,14 +36,16 @@ def test_an_array_is_made_again_for_a_reason(facts, images, reason):
 
 def test_gaps_are_closed_and_the_file_is_read_by_numpy(tmp_path, capsys):
     path, face = tmp_path / "a.npy", 2 * 2 * 3
-    begin = len(array.header(0, 2))
+    begin = len(array.header(0, (2, 2, 3)))
     faces = [bytes([number] * face) for number in range(4)]
     gap = bytes(face)
-    path.write_bytes(array.header(0, 2) + faces[0] + gap + b"".join(faces[1:]) + gap)
+    path.write_bytes(
+        array.header(0, (2, 2, 3)) + faces[0] + gap + b"".join(faces[1:]) + gap
+    )
     filled = ((0, 1, 1), (2, 3, 1))  # the place, faces, unreadable ones of each job
     results = ((begin + at * face, n * face, [("x", "y")] * m) for at, n, m in filled)
     with Bar(disable=True) as bar:
-        facts = array.join(path, results, 2, 0, bar)
+        facts = array.join(path, results, (2, 2, 3), 0, bar)
     joined = np.load(path)
     assert joined.tobytes() == b"".join(faces)
     assert (facts["count"], facts["skipped"], facts["limit"]) == (4, 2, 0)

@@ -44,6 +44,12 @@ def test_features_are_those_of_the_network_computed_slowly(network):
     assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
 
 
+def test_grey_faces_look_as_they_do_in_colour(network):
+    grey = faces(3)[..., :1]
+    expected = network.features(np.repeat(grey, 3, axis=3))
+    assert np.array_equal(network.features(grey), expected)
+
+
 def test_features_do_not_depend_on_how_faces_are_batched(network):
     moved = []
     bar = type("Bar", (), {"update": lambda self, count: moved.append(count)})()
