@@ -8,9 +8,6 @@ from dcgan.common.console import UserError, quiet_stderr
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-# Keras imports Matplotlib, which opens no window here, whatever is asked of it
-os.environ["MPLBACKEND"] = "agg"
-
 with quiet_stderr():
     try:
         import keras
@@ -24,6 +21,12 @@ with quiet_stderr():
     except Exception as error:  # a backend that is not known, or finds no device
         chosen = os.environ.get("KERAS_BACKEND", "tensorflow")
         line = " ".join(str(error).split())[:300]
+        if "Key backend" in line:  # Keras imports Matplotlib, too
+            shown = os.environ.get("MPLBACKEND")
+            raise UserError(
+                f"Matplotlib does not start with MPLBACKEND={shown}: {line}. Its "
+                "default: unset MPLBACKEND"
+            ) from error
         raise UserError(
             f"Keras does not start with KERAS_BACKEND={chosen}: {line}. Its default: "
             "KERAS_BACKEND=tensorflow. Keras reads ~/.keras/keras.json, too."

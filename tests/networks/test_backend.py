@@ -32,8 +32,31 @@ def test_a_backend_that_there_is_not_is_one_line():
     assert line.startswith("Keras does not start with KERAS_BACKEND=nonesuch: ")
 
 
-def test_what_keras_was_configured_to_changes_nothing(monkeypatch):
-    monkeypatch.setenv("MPLBACKEND", "nonesuch")
+def test_a_backend_of_matplotlib_that_there_is_not_is_one_line():
+    ran = python("-c", "import models", MPLBACKEND="nonesuch")
+    assert ran.returncode == 1
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("Matplotlib does not start with MPLBACKEND=nonesuch: ")
+    assert line.endswith(" Its default: unset MPLBACKEND")
+
+
+def test_figures_of_others_are_shown_where_they_would_be_without_the_suite():
+    """As in a notebook, whose figures go where MPLBACKEND says."""
+    code = """
+import models
+from dcgan.runs import curves
+scores = dict(d_loss=1, g_loss=1, real_accuracy=1, fake_accuracy=1, diversity=1)
+curves.draw_losses([{"epoch": 1, **scores}]).savefig(__import__("io").BytesIO())
+import os
+import matplotlib.pyplot
+print(os.environ["MPLBACKEND"], matplotlib.pyplot.get_backend())
+print(matplotlib.pyplot.get_fignums())
+"""
+    ran = python("-c", code, MPLBACKEND="svg")
+    assert ran.stdout == "svg svg\n[]\n", ran.stderr
+
+
+def test_what_keras_was_configured_to_changes_nothing():
     keras.config.set_image_data_format("channels_first")
     keras.config.set_floatx("float64")
     keras.config.set_epsilon(0.5)
@@ -41,7 +64,6 @@ def test_what_keras_was_configured_to_changes_nothing(monkeypatch):
     assert keras.config.image_data_format() == "channels_last"
     assert keras.config.floatx() == "float32"
     assert keras.config.epsilon() == 1e-7
-    assert os.environ["MPLBACKEND"] == "agg"
 
 
 @pytest.mark.slow
@@ -55,7 +77,7 @@ from dcgan.networks.backend import keras
 g = models.build_generator("dcgan", 28, 0.1)
 print(g.output_shape, g.output.dtype, keras.config.epsilon())
 """
-    ran = python("-c", code, KERAS_HOME=str(tmp_path), MPLBACKEND="nonesuch")
+    ran = python("-c", code, KERAS_HOME=str(tmp_path))
     assert ran.stdout == "(None, 28, 28, 3) float32 1e-07\n", ran.stderr
 
 
