@@ -34,7 +34,7 @@ OUT = ""  # the folder; empty: weights/<run's name>
 HALF = False  # {True, False} write the large weights as float16: half the bytes
 
 # How its learning is shown
-EPOCHS = ""  # of the sheets side by side, as in 1,5,25; empty: first, third, last
+SHEETS = ""  # of the sheets side by side, as in 1,5,25; empty: first, third, last
 
 # Faces of each sheet in the picture of the epochs, and pixels between sheets and above
 SHOWN, GAP, TITLE = 4, 24, 28
@@ -176,11 +176,11 @@ def chosen(sheets, last):
     epoch.
     """
     paths = {int(path.stem.rpartition("-")[2]): path for path in sheets}
-    wanted = [int(epoch) for epoch in EPOCHS.split(",")] if EPOCHS else []
+    wanted = [int(epoch) for epoch in SHEETS.split(",")] if SHEETS else []
     wanted = wanted or sorted({1, max(1, last // 3), last})
     missing = [epoch for epoch in wanted if epoch not in paths]
     if missing:
-        raise UserError(f"There is no sheet of epoch {missing[0]}. Try --epochs 1")
+        raise UserError(f"There is no sheet of epoch {missing[0]}. Try --sheets 1")
     return {epoch: paths[epoch] for epoch in wanted}
 
 

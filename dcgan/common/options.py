@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import contextlib
 import difflib
 import functools
 import io
@@ -9,6 +10,7 @@ import math
 import re
 import tokenize
 from pathlib import Path
+from textwrap import shorten
 
 from dcgan.common.console import UserError
 
@@ -27,6 +29,23 @@ KINDS = {
     bool: "True or False",
 }
 
+# What a comment that says no values stands for
+ANY = {int: "[0..]", float: "[0.0..]", str: "", bool: "{True, False}"}
+
+# The kinds of the scripts' constants, whatever became of their values and comments
+NAMES = {
+    int: "IMAGE_SIZE IMAGES EPOCHS BATCH_SIZE D_STEPS G_STEPS STEPS_PER_CALL SEED "
+    "SAMPLES KEEP_CHECKPOINTS SCORE_EVERY SCORE_SAMPLES COUNT COLUMNS SCALE SIZE REAL "
+    "WORKERS",
+    float: "WIDTH G_LEARNING_RATE D_LEARNING_RATE BETA_1 LEARNING_RATE_HOLD R1 "
+    "LEARNING_RATE_HALF_LIFE AVERAGE_DECAY LABEL_SMOOTHING LABEL_FLIPPING "
+    "CHECKPOINT_MINUTES",
+    str: "DATA NETWORK D_NORM LOSS AUGMENT PRECISION DEVICES RUN FROM SCORE WHICH OUT "
+    "SINGLES",
+    bool: "FLIP STOP_ON_COLLAPSE",
+}
+KIND_OF = {name: kind for kind, names in NAMES.items() for name in names.split()}
+
 
 def options(module, argv=None, choices=None):
     """Let the command line change the UPPER_CASE constants of a script.
@@ -38,8 +57,11 @@ def options(module, argv=None, choices=None):
     The comment may begin with the values allowed: `{28, 64}`, or a range: `[0.0..1.0]`,
     `(0.0..1.0)` without its ends, `[1..]` without an upper one. It also says what kind
     of value is right, in the file too: in a range whose limits have a point any number,
-    in another a whole one; `{True, False}` a switch; words, or neither, a text. Where
-    the comment was deleted any plain value is.
+    in another a whole one; `{True, False}` a switch; other words a text. Where it says
+    no values, or was deleted, the constant's name tells the kind (KIND_OF), or of a new
+    constant its value does.
+
+    A whole number may be written 1e3.
 
     choices: {name: the values allowed}, from a table that the comment need not repeat.
 
@@ -62,15 +84,14 @@ def options(module, argv=None, choices=None):
         parser.error(_unknown(unknown[0], constants))
     for name, comment in constants.items():
         default = getattr(module, name)
-        value = getattr(typed, name.lower(), default)
+        value = _plain(getattr(typed, name.lower(), default), _kind(comment))
         fault = _fault(value, comment)
         if fault and hasattr(typed, name.lower()):
             parser.error(f"{_flag(name)} {value}: {fault}")
         if fault:
-            raise UserError(
-                f"{name} = {value!r} in {Path(module.__file__).name}: {fault}."
-            )
-        setattr(module, name, _kind(comment, value)(value))
+            script, wrong = Path(module.__file__).name, shorten(repr(value), 100)
+            raise UserError(f"{name} = {wrong} in {script}: {fault}.")
+        setattr(module, name, value)
     return current(module)
 
 
@@ -97,7 +118,7 @@ def _command(module):
 def _constants(module):
     """Read the constants that are options, and their comments, from the source.
 
-    What has a comment behind it is one whatever its value: it may be a wrong one.
+    The comments say what is allowed, those of texts alone need not.
     """
     source = Path(module.__file__).read_text(encoding="utf-8")
     comments, end = {}, math.inf
@@ -110,18 +131,31 @@ def _constants(module):
     for node in ast.parse(source).body:
         if node.lineno > end or isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             break
-        name = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "")
-        if name and name.isupper():
-            comment = comments.get(node.end_lineno, "")
-            if comment or type(getattr(module, name)) in KINDS:
+        for name in filter(str.isupper, _assigned(node)):
+            comment = comments.get(node.end_lineno) or constants.get(name, "")
+            kind = KIND_OF.get(name, type(getattr(module, name)))
+            if ALLOWED.match(comment):
                 constants[name] = comment
+            elif kind in KINDS:
+                constants[name] = f"{ANY[kind]} {comment}".strip()
     return constants
 
 
-def _kind(comment, value):
-    """Return the type that a constant with this comment has; the value's without."""
-    if not comment:
-        return type(value)
+def _assigned(node):
+    """Return the names that a statement gives a value to."""
+    if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+        return []
+    targets = getattr(node, "targets", None) or [node.target]
+    return [
+        part.id
+        for target in targets
+        for part in ast.walk(target)
+        if isinstance(part, ast.Name)
+    ]
+
+
+def _kind(comment):
+    """Return the type that a constant with this comment has."""
     allowed = ALLOWED.match(comment)
     if not allowed:
         return str
@@ -133,12 +167,22 @@ def _kind(comment, value):
     return int if all(word.isdecimal() for word in words) else str
 
 
+def _plain(value, kind):
+    """Return a value as this kind has it, or as it is if it is none of that kind."""
+    if kind is int and type(value) is float and value.is_integer():
+        return int(value)
+    if kind is float and type(value) is int:
+        with contextlib.suppress(OverflowError):
+            return float(value)
+    return value
+
+
 def _choices(allowed):
     return [choice.strip() for choice in allowed["one_of"].split(",")]
 
 
 def _add_option(parser, name, default, comment):
-    kind = _kind(comment, default)
+    kind = _kind(comment)
     if kind is bool:  # a switch takes no value
         comment = ALLOWED.sub("", comment, 1)
     text = f"{comment} (now: {default!r})".replace("%", "%%").strip()
@@ -156,21 +200,23 @@ def _reader(kind):
     """Turn an option's text into a value of this kind."""
 
     def read(text):
-        try:
+        with contextlib.suppress(ValueError):
             return kind(text)
-        except ValueError:
-            message = f"{text!r} is not {KINDS[kind]}"
-            raise argparse.ArgumentTypeError(message) from None
+        with contextlib.suppress(ValueError):  # 1e3 may be a whole number
+            if float(text).is_integer():
+                return float(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is not {KINDS[kind]}")
 
     return read
 
 
 def _fault(value, comment):
     """Say what is wrong with the value of an option, or return ''."""
-    kind, allowed = _kind(comment, value), ALLOWED.match(comment)
-    if type(value) is not kind and not (kind is float and type(value) is int):
-        hint = "" if allowed else "; for a number let its comment begin with a range"
-        return f"must be {KINDS[kind]}{hint}"
+    kind, allowed = _kind(comment), ALLOWED.match(comment)
+    if type(value) is not kind:
+        return f"must be {KINDS[kind]}"
+    if kind is str and "\0" in value:
+        return "must be text without \\0"
     if kind is float and not math.isfinite(value):
         return "must be a finite number"
     if not allowed:

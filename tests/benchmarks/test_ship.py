@@ -152,7 +152,7 @@ def test_alarms_in_the_curves_are_those_of_today(finished):
 
 def test_sheets_stand_side_by_side_in_the_order_that_is_wanted(finished, monkeypatch):
     sheets = Path("runs/a/samples").glob("*.png")
-    monkeypatch.setattr(ship, "EPOCHS", "2,7")
+    monkeypatch.setattr(ship, "SHEETS", "2,7")
     picture = np.asarray(ship.side_by_side(ship.chosen(sheets, 7), 28))
     middle = picture[picture.shape[0] // 2]
     greys = [int(pixel[0]) for pixel in middle if pixel[0] not in (255,)]
@@ -165,6 +165,6 @@ def test_three_sheets_are_shown_and_one_that_there_is_not_is_named(
 ):
     sheets = list(Path("runs/a/samples").glob("*.png"))
     assert list(ship.chosen(sheets, 7)) == [1, 2, 7]
-    monkeypatch.setattr(ship, "EPOCHS", "1,9")
+    monkeypatch.setattr(ship, "SHEETS", "1,9")
     with pytest.raises(UserError, match="no sheet of epoch 9"):
         ship.chosen(sheets, 7)

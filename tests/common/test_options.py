@@ -1,9 +1,12 @@
 import re
 import types
+from pathlib import Path
 
 import pytest
 
 from dcgan.common import console, options
+
+SUITE = Path(__file__).parents[2]
 
 SOURCE = '''"""A script."""
 
@@ -13,6 +16,7 @@ SHARE = 0.5  # [0.0..1.0) of something
 SIZE = 64  # {28, 64} pixels
 FLIP = True  # {True, False} mirror half of them
 NAME = ""  # of the run
+RUN = ""  # a folder
 KIND = "a"  # {a, b} of network
 PLAIN = 3
 PAIR = (1, 2)
@@ -41,9 +45,9 @@ def module(tmp_path):
     return load(tmp_path)
 
 
-def edited(folder, line):
+def edited(folder, line, name=""):
     """Load the script with this line in place of the one of the same constant."""
-    name = line.split(" = ")[0]
+    name = name or line.split(" = ")[0]
     source = re.sub(rf"^{name} = .*$", lambda _: line, SOURCE, flags=re.M)
     assert source != SOURCE
     return load(folder, source)
@@ -59,6 +63,7 @@ def test_options_change_the_constants_and_keep_their_types(module):
         "SIZE": 64,
         "FLIP": False,
         "NAME": "x",
+        "RUN": "",
         "KIND": "a",
         "PLAIN": 3,
     }
@@ -73,6 +78,7 @@ def test_options_change_the_constants_and_keep_their_types(module):
         (["--epochs", "-1"], "--epochs -1: must be at least 1"),
         (["--epochs", "x"], "--epochs: 'x' is not a whole number"),
         (["--epochs", "1.5"], "--epochs: '1.5' is not a whole number"),
+        (["--epochs", "inf"], "--epochs: 'inf' is not a whole number"),
         (["--rate", "0"], "--rate 0.0: must be more than 0 and at most 1"),
         (["--rate", "nan"], "--rate nan: must be a finite number"),
         (["--share", "1"], "--share 1.0: must be at least 0 and less than 1"),
@@ -114,13 +120,13 @@ def test_a_wrong_option_names_the_command_that_helps(module, capsys):
     ("line", "message"),
     [
         ("EPOCHS = 0  # [1..] passes", "EPOCHS = 0 in toy.py: must be at least 1."),
-        ("EPOCHS = 64.0  # [1..] passes", "EPOCHS = 64.0 in toy.py: must be a whole"),
-        ("EPOCHS = 1e3  # [1..] passes", "EPOCHS = 1000.0 in toy.py: must be a whole"),
+        ("EPOCHS = 6.4  # [1..] passes", "EPOCHS = 6.4 in toy.py: must be a whole"),
+        ("EPOCHS = 1e400  # [1..] passes", "EPOCHS = inf in toy.py: must be a whole"),
         ("EPOCHS = True  # [1..] passes", "EPOCHS = True in toy.py: must be a whole"),
         ("EPOCHS = 'x'  # [1..] passes", "EPOCHS = 'x' in toy.py: must be a whole"),
         ("EPOCHS = None  # [1..] passes", "EPOCHS = None in toy.py: must be a whole"),
         ("EPOCHS = [25]  # [1..] passes", "EPOCHS = [25] in toy.py: must be a whole"),
-        ("SIZE = 64.0  # {28, 64} pixels", "SIZE = 64.0 in toy.py: must be a whole"),
+        ("SIZE = 32.0  # {28, 64} pixels", "SIZE = 32 in toy.py: must be one of 28"),
         (
             "RATE = 'x'  # (0.0..1.0] how fast",
             "RATE = 'x' in toy.py: must be a number.",
@@ -135,7 +141,15 @@ def test_a_wrong_option_names_the_command_that_helps(module, capsys):
             "FLIP = 1 in toy.py: must be True or False",
         ),
         ("FLIP = 'yes'  # {True, False} it", "FLIP = 'yes' in toy.py: must be True or"),
-        ("NAME = 5  # of the run", "NAME = 5 in toy.py: must be text in quotes; for a"),
+        ("RATE = 10**400  # (0.0..1.0] it", "in toy.py: must be a number."),
+        ("EPOCHS = None", "EPOCHS = None in toy.py: must be a whole number."),
+        ("EPOCHS = 1.5", "EPOCHS = 1.5 in toy.py: must be a whole number."),
+        ("EPOCHS = -1", "EPOCHS = -1 in toy.py: must be at least 0."),
+        ("EPOCHS = [1] * 99  # mine", "[...] in toy.py: must be a whole number."),
+        ("FLIP = 'no'", "FLIP = 'no' in toy.py: must be True or False."),
+        ("RUN = ['a', 'b']  # of it", "RUN = ['a', 'b'] in toy.py: must be text in"),
+        ("RUN = None", "RUN = None in toy.py: must be text in quotes."),
+        ("RUN = 'a\\0b'", r"RUN = 'a\x00b' in toy.py: must be text without \0."),
         (
             "KIND = 5  # {a, b} of network",
             "KIND = 5 in toy.py: must be text in quotes.",
@@ -153,6 +167,15 @@ def test_a_wrong_constant_in_the_file_is_refused_too(tmp_path, line, message):
     assert "\n" not in refused.value.code
 
 
+@pytest.mark.parametrize("line", ["EPOCHS = 1e3  # [1..] passes", "EPOCHS = 1e3"])
+def test_a_whole_number_may_be_written_as_computers_do(tmp_path, line):
+    module = edited(tmp_path, line)
+    assert options.options(module, [])["EPOCHS"] == 1000
+    assert type(module.EPOCHS) is int
+    assert options.options(module, ["--epochs", "2e3"])["EPOCHS"] == 2000
+    assert type(module.EPOCHS) is int
+
+
 def test_a_whole_number_may_stand_where_any_number_may(tmp_path):
     module = edited(tmp_path, "RATE = 1  # (0.0..1.0] how fast")
     assert type(options.options(module, [])["RATE"]) is float
@@ -160,14 +183,51 @@ def test_a_whole_number_may_stand_where_any_number_may(tmp_path):
 
 
 def test_an_option_may_mend_what_is_wrong_in_the_file(tmp_path):
-    module = edited(tmp_path, "EPOCHS = 64.0  # [1..] passes")
+    module = edited(tmp_path, "EPOCHS = 6.4  # [1..] passes")
     assert options.options(module, ["--epochs", "64"])["EPOCHS"] == 64
 
 
-def test_a_constant_whose_comment_was_deleted_is_an_option_still(tmp_path):
-    module = edited(tmp_path, "EPOCHS = 30")
-    assert options.current(module)["EPOCHS"] == 30
+@pytest.mark.parametrize(
+    "line",
+    [
+        "EPOCHS = 30",
+        "EPOCHS = 30  # a long one",
+        "EPOCHS: int = 30",
+        "EPOCHS, OTHER = 30, 1",
+        "OTHER = EPOCHS = 30",
+        "EPOCHS = None",
+    ],
+)
+def test_a_constant_is_an_option_however_it_is_written(tmp_path, line):
+    module = edited(tmp_path, line, "EPOCHS")
+    if line != "EPOCHS = None":
+        assert options.current(module)["EPOCHS"] == 30
     assert options.options(module, ["--epochs", "3"])["EPOCHS"] == 3
+
+
+def test_a_constant_that_is_written_again_keeps_its_range(tmp_path):
+    line = "EPOCHS = 5  # [1..] passes\nEPOCHS = 0"
+    with pytest.raises(console.UserError, match=r"EPOCHS = 0 in toy\.py: must be at"):
+        options.options(edited(tmp_path, line), [])
+
+
+@pytest.mark.parametrize(
+    "script", ["train", "generate", "evaluate", "preprocess", "cartoons"]
+)
+def test_no_constant_of_a_script_needs_its_comment(tmp_path, script):
+    source = (SUITE / f"{script}.py").read_text(encoding="utf-8")
+    source = re.split(r"^(?:def|class|# No options)", source, flags=re.M)[0]
+    source = re.sub(r"^(?:import|from) .*$", "", source, flags=re.M)
+    told = load(tmp_path, source)
+    values = options.options(told, [])
+    bare = load(tmp_path, re.sub(r"  # .*$", "", source, flags=re.M))
+    assert "  #" not in Path(bare.__file__).read_text()
+    assert options.options(bare, []) == values
+    for name in values:
+        setattr(bare, name, (1, 2))
+        with pytest.raises(console.UserError, match=rf"^{name} = \(1, 2\) in toy.py: "):
+            options.options(bare, [])
+        setattr(bare, name, values[name])
 
 
 def test_the_values_allowed_may_come_from_a_table(module, capsys):
