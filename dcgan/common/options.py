@@ -7,6 +7,7 @@ import difflib
 import functools
 import io
 import math
+import os
 import re
 import tokenize
 from pathlib import Path
@@ -61,7 +62,8 @@ def options(module, argv=None, choices=None):
     no values, or was deleted, the constant's name tells the kind (KIND_OF), or of a new
     constant its value does.
 
-    A whole number may be written 1e3.
+    A whole number may be written 1e3, and a text that begins with ~ is a path from the
+    home folder.
 
     choices: {name: the values allowed}, from a table that the comment need not repeat.
 
@@ -174,6 +176,8 @@ def _plain(value, kind):
     if kind is float and type(value) is int:
         with contextlib.suppress(OverflowError):
             return float(value)
+    if kind is str and type(value) is str and value.startswith("~"):
+        return os.path.expanduser(value)  # noqa: PTH111 (of an unknown user it is kept)
     return value
 
 

@@ -230,6 +230,16 @@ def test_no_constant_of_a_script_needs_its_comment(tmp_path, script):
         setattr(bare, name, values[name])
 
 
+@pytest.mark.parametrize("path", ["~", "~/a b"])
+def test_a_leading_tilde_is_the_home(tmp_path, monkeypatch, path):
+    monkeypatch.setenv("HOME", "/there")
+    expected = f"/there{path[1:]}"
+    module = edited(tmp_path, f"NAME = {path!r}  # of the run")
+    assert options.options(module, [])["NAME"] == module.NAME == expected
+    assert options.options(module, ["--name", "a~b"])["NAME"] == "a~b"
+    assert options.options(module, [f"--name={path}"])["NAME"] == expected
+
+
 def test_the_values_allowed_may_come_from_a_table(module, capsys):
     table = {"NAME": {"round": 1, "square": 2}}
     message = r"NAME = '' in toy\.py: must be one of round, square\."
