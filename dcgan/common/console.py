@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 
@@ -81,12 +82,23 @@ def _stopped_early(kind, error, trace):
 sys.excepthook = _stopped_early
 
 
+# Prints what was kept, in place of a process that ends without a word
+WATCHER = """
+import os
+if not os.read(0, 1):
+    os.lseek(1, 0, os.SEEK_SET)
+    while kept := os.read(1, 65536):
+        os.write(2, kept)
+"""
+
+
 @contextlib.contextmanager
 def quiet_stderr():
     """Keep what libraries print on stderr, below Python too, from the terminal.
 
     Yields a function that returns the text kept so far. If the block fails, with
-    another error than the user's, the text is printed after all.
+    another error than the user's, the text is printed after all; also if the process
+    dies in it, as where a library aborts it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's later messages
     sys.stderr.flush()
@@ -95,7 +107,7 @@ def quiet_stderr():
     except OSError:  # there is no room for temporary files: then it is loud
         yield str
         return
-    with file as kept, os.fdopen(os.dup(2), "wb") as terminal:
+    with file as kept, os.fdopen(os.dup(2), "wb") as terminal, _watched(kept):
 
         def text():
             kept.seek(0)
@@ -114,6 +126,23 @@ def quiet_stderr():
         finally:
             sys.stderr.flush()
             os.dup2(terminal.fileno(), 2)
+
+
+@contextlib.contextmanager
+def _watched(kept):
+    """Have a file printed on stderr if this process dies within the block."""
+    command = [sys.executable, "-I", "-S", "-c", WATCHER]
+    try:  # it sees the end of its stdin; Ctrl-C is not for it
+        watcher = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=kept, start_new_session=True
+        )
+    except OSError:  # no room for another process
+        yield
+        return
+    try:
+        yield
+    finally:
+        watcher.communicate(b".")
 
 
 class Stopping:

@@ -120,6 +120,32 @@ def test_chatter_below_python_is_kept_off_the_terminal_unless_it_failed(capfd):
     assert "reason" in told
 
 
+@pytest.mark.parametrize(
+    "end", ["os.abort()", "os._exit(3)", "os.kill(os.getpid(), 9)"]
+)
+def test_what_was_kept_is_told_where_the_process_dies_of_it(end):
+    ran = python(f"""
+import os
+with console.quiet_stderr():
+    os.write(2, b"Unknown flag\\n")
+    {end}
+""")
+    assert ran.returncode != 0
+    assert ran.stderr == "Unknown flag\n"
+
+
+def test_a_script_that_ends_by_itself_tells_nothing_of_what_was_kept():
+    ran = python("""
+import os, sys
+with console.quiet_stderr():
+    os.write(2, b"chatter")
+with console.quiet_stderr():
+    os.write(2, b"chatter")
+    raise KeyboardInterrupt
+""")
+    assert (ran.returncode, ran.stderr) == (130, "")
+
+
 def test_a_first_signal_is_noted_and_a_second_one_interrupts(capsys):
     before = signal.getsignal(signal.SIGTERM)
     with console.Stopping() as stopping:
