@@ -145,8 +145,13 @@ def _watched(kept):
         watcher.communicate(b".")
 
 
+# Signals that ask a program to end; SIGHUP tells that the connection was lost, and the
+# last two Slurm sends, if told so, before its time is up
+ASKING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+
+
 class Stopping:
-    """Within the block, a first Ctrl-C (or SIGTERM, SIGHUP) is only noted, in `signal`.
+    """Within the block, a first Ctrl-C (or other of ASKING) is only noted, in `signal`.
 
     A second one interrupts at once. agree: makes one signal out of those that several
     processes got, 0 for none, when all of them call it.
@@ -157,8 +162,7 @@ class Stopping:
 
     def __enter__(self):
         self.signal = 0
-        names = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is a lost connection's
-        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        numbers = [getattr(signal, name) for name in ASKING if hasattr(signal, name)]
         self.before = {
             number: signal.signal(number, self.note)
             for number in numbers

@@ -146,19 +146,21 @@ with console.quiet_stderr():
     assert (ran.returncode, ran.stderr) == (130, "")
 
 
-def test_a_first_signal_is_noted_and_a_second_one_interrupts(capsys):
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"])
+def test_a_first_signal_is_noted_and_a_second_one_interrupts(capsys, name):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
     with console.Stopping() as stopping:
         stopping.exit_if(stopping.is_asked(), "Not yet.")
-        signal.raise_signal(signal.SIGTERM)
-        assert stopping.is_asked() == signal.SIGTERM
+        signal.raise_signal(number)
+        assert stopping.is_asked() == number
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         with pytest.raises(SystemExit) as exit_:
             stopping.exit_if(stopping.is_asked(), "Saved.")
-    assert exit_.value.code == 128 + signal.SIGTERM
+    assert exit_.value.code == 128 + number
     assert capsys.readouterr().err == "\nSaved.\n"
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
 
 
 def test_another_process_may_be_the_one_that_was_asked():
