@@ -13,7 +13,7 @@ from collections import namedtuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dcgan.common.console import run
+from dcgan.common.console import UserError, run
 from dcgan.common.files import write_whole
 from dcgan.common.options import options
 
@@ -476,6 +476,8 @@ def earrings(pen, face):
 def main():
     """Draw the sheet."""
     options(sys.modules[__name__])
+    if not OUT:
+        raise UserError("OUT is empty: where to? Try --out cartoons.png")
     columns = min(COLUMNS, COUNT)
     sheet = Image.new("RGB", (columns * SIZE, -(-COUNT // columns) * SIZE), "white")
     for number in range(COUNT):

@@ -23,10 +23,10 @@ COUNT = 10  # [1..100000] faces to draw
 SEED = 5  # [0..] the same seed draws the same faces
 
 # How to show them
-OUT = "faces.png"  # the picture to write
+OUT = "faces.png"  # the picture to write; empty: none, for single faces alone
 COLUMNS = 5  # [1..] faces a row
 SCALE = 0  # [0..16] times each face is enlarged; 0: to about 128 pixels
-SINGLES = ""  # also write each face, at its own size, into this folder
+SINGLES = ""  # write each face, at its own size, into this folder; empty: none
 
 # No options from here on
 
@@ -36,6 +36,11 @@ LARGEST = 10**9
 
 def main(argv=None):
     options(sys.modules[__name__], argv)
+    if not (OUT or SINGLES):
+        raise UserError(
+            "OUT and SINGLES are empty: there is nothing to write. A sheet: --out "
+            "faces.png; single faces: --singles FOLDER"
+        )
     if Path(OUT).suffix.lower() not in ("", ".png"):
         raise UserError(
             f"--out {OUT}: pictures are written as PNG. Try --out faces.png"
@@ -46,14 +51,15 @@ def main(argv=None):
     print(in_words(folder, facts))
     size = facts["image_size"]
     scale = SCALE or max(1, round(128 / size))
-    check_pixels(COUNT * (size * scale) ** 2)
+    if OUT:
+        check_pixels(COUNT * (size * scale) ** 2)
     faces = models.draw(generator, sheet_noise())
-    picture = grid(faces, COLUMNS, scale)
-    with write_whole(OUT) as part:
-        picture.save(part, format="PNG")
-    print(f"{COUNT} faces of {size} x {size} are in {OUT}.")
+    if OUT:
+        save_sheet(faces, scale)
     if SINGLES:
         save_singles(faces)
+    places = " and, each by itself, in ".join(filter(None, (OUT, SINGLES)))
+    print(f"{COUNT} faces of {size} x {size} are in {places}.")
 
 
 def check_pixels(count):
@@ -70,13 +76,19 @@ def sheet_noise():
     return noise(SEED, "generate", (COUNT, models.LATENT))
 
 
+def save_sheet(faces, scale):
+    """Write the faces (n, S, S, 3) uint8, each enlarged `scale` times, as OUT."""
+    picture = grid(faces, COLUMNS, scale)
+    with write_whole(OUT) as part:
+        picture.save(part, format="PNG")
+
+
 def save_singles(faces):
     """Write each face (n, S, S, 3) uint8 as a PNG of its own into SINGLES."""
     digits = len(str(len(faces)))
     for number, face in enumerate(faces, 1):
         with write_whole(Path(SINGLES) / f"face-{number:0{digits}d}.png") as part:
             grid(face[None], 1).save(part, format="PNG")
-    print(f"Each of them is in {SINGLES} as well.")
 
 
 if __name__ == "__main__":

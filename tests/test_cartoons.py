@@ -337,6 +337,12 @@ def test_the_script_refuses_a_sheet_of_no_faces(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_script_says_where_its_sheet_could_go(tmp_path):
+    done = sheet("--out", "")
+    told = "OUT is empty: where to? Try --out cartoons.png\n"
+    assert (done.returncode, done.stderr) == (1, told)
+
+
 def test_importing_the_script_writes_and_prints_nothing(tmp_path):
     command = f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import cartoons"
     command += (

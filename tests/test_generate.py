@@ -128,6 +128,26 @@ def test_single_files_are_the_faces_at_their_own_size(generator):
     assert (pixels("one-by-one/face-03.png") == faces_of(generator)[2]).all()
 
 
+def test_single_faces_may_be_all_that_is_written(generator, capsys):
+    save("runs/a", generator)
+    many = ["--count", "3", "--scale", "16", "--singles", "s1", "--out", ""]
+    generate.main(many)
+    assert sorted(str(path) for path in Path().rglob("*.png")) == [
+        f"s1/face-{number}.png" for number in (1, 2, 3)
+    ]
+    assert capsys.readouterr().out.endswith("\n3 faces of 28 x 28 are in s1.\n")
+    generate.main([*many, "--out", "all.png"])
+    told = "3 faces of 28 x 28 are in all.png and, each by itself, in s1."
+    assert told in capsys.readouterr().out
+
+
+def test_where_nothing_is_to_be_written_a_line_says_how_it_could(generator):
+    save("runs/a", generator)
+    with pytest.raises(SystemExit, match=r"nothing to write\. A sheet: --out") as error:
+        generate.main(["--out", ""])
+    assert "\n" not in error.value.code
+
+
 def test_without_a_run_the_generator_that_came_along_draws(capsys):
     generate.main([])
     told = capsys.readouterr().out
