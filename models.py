@@ -26,14 +26,6 @@ from dcgan.runs import generators
 
 LATENT = 100  # numbers of noise that a face is drawn from
 
-# Start grid of each size of the "dcgan" network, and the generator's widths from
-# there on; the discriminator has the same widths backwards.
-DCGAN = {
-    28: (7, (256, 128, 64)),
-    32: (4, (512, 256, 128, 64)),
-    64: (4, (512, 256, 128, 64)),  # dcgan.torch and the PyTorch tutorial
-    128: (4, (1024, 512, 256, 128, 64)),
-}
 TUTORIAL_WIDTHS = (32, 64, 128, 256)
 BLOG_WIDTHS = (256, 512, 1024)  # of the generator
 BLOG_DROPOUT = 0.2
@@ -71,7 +63,7 @@ class Network(NamedTuple):
 
     face: Callable  # noise, image_size, Recipe's width and channels -> faces
     look: Callable  # faces, image_size, Recipe -> (n, F), of which D makes one logit
-    sizes: Collection  # of pictures that it can draw, pixels
+    sizes: Collection  # of pictures that it can draw, pixels, the smallest first
 
 
 class PartlyTrained(keras.Model):
@@ -317,9 +309,11 @@ def draw(generator, noise):
     """Map noise (n, LATENT) to faces (n, S, S, 3) uint8, as a finished generator does:
     with its batch norm's own statistics, so that a face does not depend on the others.
     """
+    # In parts, of fewer faces where these are larger than 64 pixels
+    count = max(1, 256 * 64**2 // max(64, generator.output_shape[1]) ** 2)
     parts = [
-        to_pixels(generator(noise[first : first + 256], training=False))
-        for first in range(0, len(noise), 256)
+        to_pixels(generator(noise[first : first + count], training=False))
+        for first in range(0, len(noise), count)
     ]
     return np.concatenate(parts)
 
@@ -334,11 +328,15 @@ def check_size(network, image_size):
     """Raise UserError if there is no such network, or if it cannot draw that size."""
     if network not in NETWORKS:
         raise UserError(f"There is no network {network!r}, only {', '.join(NETWORKS)}.")
-    sizes = list(NETWORKS[network].sizes)
+    sizes = NETWORKS[network].sizes
     if image_size not in sizes:
+        smaller = [size for size in sizes if size < image_size]
+        larger = [size for size in sizes if size > image_size]
+        nearest = " or ".join(map(str, (*smaller[-1:], *larger[:1])))
+        dcgan = ", or --network dcgan" if image_size in DCGAN else ""
         raise UserError(
-            f"The {network} network draws {' or '.join(map(str, sizes))} pixels, "
-            f"not {image_size}. Try --network dcgan, or --image-size {sizes[0]}."
+            f"The {network} network cannot draw {image_size} pixels. Try --image-size "
+            f"{nearest}{dcgan}."
         )
 
 
@@ -354,6 +352,18 @@ def _scaled(pixels):
 def _widths(widths, width):
     """Multiply widths; none becomes less than 1."""
     return [max(1, round(each * width)) for each in widths]
+
+
+def _grid_and_widths(size):
+    """Return a start grid of 4 to 7 pixels, and the generator's widths from there on.
+
+    The grid is doubled up to the size. The last width is 64, at half the size or, up to
+    32 pixels, at all of it; each before is twice as wide, but 1024 at most. So 64
+    pixels have the widths of dcgan.torch and the PyTorch tutorial.
+    """
+    doublings = size.bit_length() - 3
+    layers = doublings + (size <= 32)
+    return size >> doublings, tuple(min(1024, 32 << n) for n in range(layers, 0, -1))
 
 
 def _dcgan_face(noise, image_size, width, channels):
@@ -453,6 +463,14 @@ def _batch_norm(x):
 def _normal():
     return keras.initializers.RandomNormal(0.0, 0.02)
 
+
+# The sizes of the "dcgan" network, 4 to 7 times a power of two, each with its grid and
+# widths; the discriminator has the same widths backwards.
+DCGAN = {
+    size: _grid_and_widths(size)
+    for size in range(16, 257)
+    if size % 2 ** (size.bit_length() - 3) == 0
+}
 
 NETWORKS = {
     "dcgan": Network(_dcgan_face, _dcgan_look, DCGAN),

@@ -25,7 +25,7 @@ from dcgan.pictures import array, faces, numpy_files, sources, workers
 
 # Which pictures, and how large
 DATA = "celeba"  # "celeba", "cartoons", a folder, a .zip, a .npy, or a .npz
-IMAGE_SIZE = 64  # {28, 32, 64, 128} pixels, both ways
+IMAGE_SIZE = 64  # [8..1024] pixels both ways; train.py tells what networks draw
 IMAGES = 0  # [0..] the first so many pictures; 0: all
 FIT = "crop"  # {crop, pad, squeeze} what becomes of pictures that are not square
 CHANNELS = 3  # {1, 3} 1: grey

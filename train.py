@@ -31,7 +31,7 @@ from preprocess import check_enough, checksum_of, name_of, open_faces, prepare
 # What to learn from
 DATA = "celeba"  # "celeba", "cartoons", or a folder, a .zip, a .npy, a .npz
 DATA_FOLDER = "data"  # where downloads lie, and the arrays made of pictures
-IMAGE_SIZE = 64  # {28, 32, 64, 128} pixels, width and height
+IMAGE_SIZE = 64  # [8..1024] pixels both ways: 4 to 7 times a power of two, 16 to 256
 IMAGES = 0  # [0..1000000000] use the first so many pictures; 0: all
 FIT = "crop"  # {crop, pad, squeeze} what becomes of pictures that are not square
 CHANNELS = 3  # {1, 3} 1: grey pictures

@@ -29,7 +29,7 @@ from dcgan.training.devices import Device
 from dcgan.training.progress import Progress
 
 # What to compile
-IMAGE_SIZE = 64  # {28, 32, 64, 128} pixels
+IMAGE_SIZE = 64  # [8..1024] pixels
 BATCHES = "32,128,1024"  # faces an iteration, of each device
 DEVICES = 8  # [1..] of the last column, at the first batch; 1: no such column
 PRECISION = "bfloat16"  # {float32, bfloat16}

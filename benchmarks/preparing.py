@@ -33,7 +33,7 @@ from dcgan.common.options import options
 
 # What to measure
 DATA = ""  # a .zip of pictures to read in place of those drawn
-IMAGE_SIZE = 64  # {28, 32, 64, 128} pixels of a face
+IMAGE_SIZE = 64  # [8..1024] pixels of a face
 PICTURES = 20_000  # [1..] in the zip of the first table
 ROUNDS = 5  # [1..] turns of each in the first table
 COUNTS = "2000,20000,200000"  # pictures in the zips of the second table

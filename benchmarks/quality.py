@@ -28,7 +28,7 @@ from preprocess import checksum_of, open_faces, prepare
 
 # What to learn from, and for how long
 DATA = "celeba"  # as train.py's DATA
-IMAGE_SIZE = 28  # {28, 32, 64, 128} pixels of a face
+IMAGE_SIZE = 28  # [8..1024] pixels of a face
 IMAGES = 0  # [0..] the first so many pictures; 0: all
 EPOCHS = 5  # [1..] passes over the pictures
 SEEDS = "1"  # the seeds of the runs, as in 1,2

@@ -19,7 +19,7 @@ from dcgan.scores import features, metrics
 
 # What to score
 DATA = "celeba"  # as train.py's DATA
-IMAGE_SIZE = 28  # {28, 32, 64, 128} pixels of a face
+IMAGE_SIZE = 28  # [8..1024] pixels of a face
 SAMPLES = 2000  # [10..] of each kind; twice as many real pictures are needed
 INCEPTION = ""  # Inception's weights; empty: fetched, as evaluate.py does
 OUT = ""  # a file for what is printed

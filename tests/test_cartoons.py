@@ -75,7 +75,7 @@ def test_a_face_does_not_depend_on_the_faces_drawn_before_it():
     np.testing.assert_array_equal(cartoons.cartoon_faces((0, 5, 3, 28))[2], alone)
 
 
-@pytest.mark.parametrize("size", [28, 32, 33, 64])
+@pytest.mark.parametrize("size", [16, 28, 33, 64, 256])
 def test_a_cartoon_is_an_rgb_picture_of_the_size_asked_for(size):
     face = cartoons.cartoon(0, 1, size)
     assert (face.mode, face.size) == ("RGB", (size, size))

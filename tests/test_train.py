@@ -219,6 +219,7 @@ def test_a_run_made_longer_learns_and_scores_as_the_constants_say(
 
 SEVERAL = ["--d-steps", "2", "--g-steps", "3", "--batch-size", "4"]
 SEVERAL += ["--average-decay", "0", "--score", "none", "--steps-per-call", "1"]
+SEVERAL += ["--image-size", "48"]
 
 
 def test_a_run_of_several_steps_in_two_parts_ends_with_the_same_bits(quick, capsys):
@@ -620,14 +621,15 @@ def test_a_run_folder_that_even_root_cannot_make_is_one_line(quick):
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--image-size", "50"], 2, "--image-size 50: must be one of 28, 32, 64, 128"),
+        (["--image-size", "50"], 1, "cannot draw 50 pixels. Try --image-size 48 or 56"),
+        (["--image-size", "7"], 2, "--image-size 7: must be at least 8"),
         (["--loss", "hings"], 2, "--loss hings: must be one of cross-entropy, least"),
         (["--epochs", "-1"], 2, "--epochs -1: must be at least 1"),
         (["--d-steps", "0"], 2, "--d-steps 0: must be at least 1"),
         (["--batch-size", "1"], 1, "BATCH_SIZE = 1: batch norm needs 2"),
         (["--epochs", "x"], 2, "--epochs: 'x' is not a whole number"),
         (["--epohcs", "1"], 2, "no option --epohcs, did you mean --epochs?"),
-        (["--network", "tutorial"], 1, "tutorial network draws 64 pixels, not 28"),
+        (["--network", "tutorial"], 1, "tutorial network cannot draw 28 pixels"),
         (["--images", "3"], 1, "cartoons gives 3 pictures, too few for a batch of 8"),
         (["--data", "nowhere"], 1, "nowhere does not exist"),
         (["--run", "file/run"], 1, "Cannot write into"),
@@ -654,7 +656,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [(28, 32), (32, 32), (64, 32), (128, 64)]
+    ("size", "expected"), [(16, 32), (28, 32), (64, 32), (80, 64), (128, 64), (256, 64)]
 )
 def test_the_size_decides_how_large_a_batch_is_unless_it_is_said(
     monkeypatch, size, expected

@@ -16,8 +16,9 @@ def nearest(queries, faces, own=None):
     both = np.concatenate([queries, queries[:, :, ::-1]])
     rows = both.reshape(len(both), -1).astype("float32")
     near, number = np.full(len(both), np.inf), np.zeros(len(both), int)
-    for first in range(0, len(faces), 1024):
-        part = faces[first : first + 1024]
+    count = max(1, 2**24 // faces[0].size)  # at a time, in 64 MB as float32
+    for first in range(0, len(faces), count):
+        part = faces[first : first + count]
         between = squared_distances(rows, part.reshape(len(part), -1).astype("float32"))
         if own is not None:
             itself = np.tile(own, 2)[:, None] == first + np.arange(len(part))
