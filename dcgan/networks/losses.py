@@ -31,6 +31,11 @@ def cross_entropy(label, logit):
     return ops.binary_crossentropy(label, logit, from_logits=True)
 
 
+def saturating(label, logit):
+    """ln(1 - P(label)), which is ln(1 - P(real)) of G's faces."""
+    return -ops.softplus((2 * label - 1) * logit)
+
+
 def squares(label, logit):
     """(D - label)^2. Half of it on real, half on fake is Mao's equation 9."""
     return ops.square(logit - label)
@@ -52,8 +57,9 @@ def linear(label, logit):
 
 
 LOSSES = {
-    # Non-saturating: Goodfellow et al. 2014
+    # Goodfellow et al. 2014: the non-saturating one, and their equation 1
     "cross-entropy": Loss(cross_entropy, cross_entropy, undecided=math.log(2)),
+    "minimax": Loss(cross_entropy, saturating, undecided=math.log(2)),
     # Mao et al. 2017, with the targets 1 and 0
     "least-squares": Loss(squares, half_squares, undecided=0.25, border=0.5, share=1.0),
     # Lim and Ye 2017, Miyato et al. 2018: it knows the sign of a label, no more

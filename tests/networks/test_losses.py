@@ -62,6 +62,10 @@ PAPERS = {
         softplus(-real).mean() + softplus(fake).mean(),
         softplus(-fake).mean(),
     ),
+    "minimax": lambda real, fake: (
+        -np.log(1 / (1 + np.exp(-real))).mean() - np.log(1 / (1 + np.exp(fake))).mean(),
+        np.log(1 - 1 / (1 + np.exp(-fake))).mean(),
+    ),
     "least-squares": lambda real, fake: (
         ((real - 1) ** 2).mean() / 2 + (fake**2).mean() / 2,
         ((fake - 1) ** 2).mean() / 2,
@@ -110,7 +114,7 @@ def test_losses_are_those_of_their_papers(narrow, loss):
 def test_ds_loss_is_the_mean_of_real_and_fake_unless_its_paper_halves_it():
     shares = {name: losses.LOSSES[name].share for name in PAPERS}
     halved = {"least-squares": 1, "relativistic": 1}
-    assert shares == {"cross-entropy": 0.5, "hinge": 0.5, **halved}
+    assert shares == {"cross-entropy": 0.5, "minimax": 0.5, "hinge": 0.5, **halved}
 
 
 @pytest.mark.parametrize(
@@ -118,6 +122,9 @@ def test_ds_loss_is_the_mean_of_real_and_fake_unless_its_paper_halves_it():
     [
         (losses.cross_entropy, 1.0, 0.0, np.log(2)),
         (losses.cross_entropy, 0.9, 2.0, 0.9 * softplus(-2) + 0.1 * softplus(2)),
+        (losses.saturating, 1.0, 0.0, -np.log(2)),
+        (losses.saturating, 1.0, -2.0, np.log(1 - 1 / (1 + np.exp(2)))),
+        (losses.saturating, 1.0, 200.0, -200.0),  # where 1 - P(real) is 0
         (losses.squares, 0.9, 0.4, 0.25),
         (losses.half_squares, 1.0, 0.0, 0.5),
         (losses.hinge, 1.0, 0.4, 0.6),
@@ -141,6 +148,22 @@ def test_d_learns_to_tell_and_g_to_pass(narrow, loss):
     assert d[-1]["real_share_called_real"] == d[-1]["fake_share_called_fake"] == 1
     g = [train_d_on_g(gan, tensors) for _ in range(5)]
     assert g[-1] < g[0] - 0.1
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize(
+    ("loss", "slopes"),
+    [
+        ("cross-entropy", [-0.99966, -0.98201, -0.5, -0.01799, -0.000335]),
+        ("minimax", [-0.000335, -0.01799, -0.5, -0.98201, -0.99966]),
+    ],
+)
+def test_where_d_is_sure_of_fakes_only_the_minimax_game_teaches_g_nothing(loss, slopes):
+    """The slopes of docs/recipes.md."""
+    logits = keras.ops.convert_to_tensor([[-8.0], [-4], [0], [4], [8]], "float32")
+    g, ones = losses.LOSSES[loss].g, keras.ops.ones((5, 1))
+    gradient = losses.gradients(lambda x: g(ones, x), logits)
+    np.testing.assert_allclose(to_numpy(gradient)[:, 0], slopes, rtol=1e-2)
 
 
 def test_a_row_is_all_that_a_new_loss_needs(narrow, monkeypatch):
