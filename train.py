@@ -87,6 +87,7 @@ FREE = (
     *("DATA", "DATA_FOLDER", "EPOCHS", "RUN", "STEPS_PER_CALL", "DEVICES"),
     *("CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS"),
     *("SCORE", "SCORE_EVERY", "STOP_ON_COLLAPSE"),  # or what is told, not the weights
+    "PRECISION",  # what "auto" comes to may not
 )
 
 # Constants that may differ between the processes of a run

@@ -152,9 +152,12 @@ def read(path):
     """
     progress = _progress_in(path)
     if path.is_dir():
-        words = json.dumps(progress, sort_keys=True) + sha256(path / "weights.npz")
+        checksum = sha256(path / "weights.npz")
         written = json.loads((path / "progress.json").read_text(encoding="utf-8"))
-        if written["checksum"] != hashlib.sha256(words.encode()).hexdigest():
+        if "progress" in written:
+            words = json.dumps(progress, sort_keys=True) + checksum
+            checksum = hashlib.sha256(words.encode()).hexdigest()
+        if checksum not in (written.get("checksum"), written.get("sha256")):
             raise ValueError("its checksum is wrong")
         path = path / "weights.npz"
     with zipfile.ZipFile(path) as file:  # an array's head is read before its end is
@@ -169,7 +172,8 @@ def _progress_in(path):
     """Return the progress in a checkpoint, the rest of which is not looked at."""
     if path.is_dir():
         written = json.loads((path / "progress.json").read_text(encoding="utf-8"))
-        return dict(written["progress"])
+        # The first runs had a checksum of the weights alone, among the progress
+        return dict(written["progress"] if "sha256" not in written else written)
     with np.load(path, allow_pickle=False) as arrays:
         return dict(json.loads(str(arrays[PROGRESS])))
 

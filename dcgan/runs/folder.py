@@ -16,8 +16,17 @@ CONSTANTS = "constants.json"
 
 LOCK = "lock"
 
-# Constants that older runs do not have, and what they are in these
-ADDED = {"FROM": "", "D_STEPS": 1, "G_STEPS": 1, "FIT": "crop", "CHANNELS": 3}
+# Constants that older runs do not have, and what they are in these. Whoever adds one
+# that may not change to train.py adds it here, too
+ADDED = {
+    **{"SCORE_SAMPLES": 2000, "WIDTH": 1.0, "D_NORM": "batch", "R1": 0.0},
+    **{"LOSS": "cross-entropy", "AUGMENT": "", "FROM": "", "D_STEPS": 1, "G_STEPS": 1},
+    **{"LEARNING_RATE_HALF_LIFE": 0.0, "LEARNING_RATE_HOLD": 0.0},
+    **{"FIT": "crop", "CHANNELS": 3},
+}
+
+# The same of what else a run was begun with
+BEGUN_WITH = {"backend": "tensorflow", "precision": "float32", "score": "none"}
 
 # What a killed run may leave half-written
 PART = re.compile(r"part-(\d+-.|(removed-)?checkpoint-\d)")
@@ -26,7 +35,8 @@ PART = re.compile(r"part-(\d+-.|(removed-)?checkpoint-\d)")
 def read_constants(run):
     """Return what constants.json of a run says, or None if the folder is new.
 
-    It is {"constants", "begun_with"} and "changes", the list of fork.changes.
+    It is {"constants", "begun_with"} and "changes", the list of fork.changes, with all
+    that runs of older versions do not tell.
     Raises UserError if the folder is no run, or its constants.json cannot be read.
     """
     path = Path(run) / CONSTANTS
@@ -39,8 +49,14 @@ def read_constants(run):
         return None
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
-        read = {key: dict(written[key]) for key in ("constants", "begun_with")}
-        return {**read, "changes": list(written.get("changes", []))}
+        told = "begun_with" if "begun_with" in written else "pictures"
+        constants, begun_with = dict(written["constants"]), dict(written[told])
+        older = {**BEGUN_WITH, "batch_size": constants.get("BATCH_SIZE")}
+        return {
+            "constants": {**ADDED, **constants},
+            "begun_with": {**older, **begun_with},
+            "changes": list(written.get("changes", [])),
+        }
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read: {error!r}. Start anew: --run NAME"

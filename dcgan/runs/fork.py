@@ -40,8 +40,7 @@ class Origin(NamedTuple):
 
     def check(self, constants, begun_with):
         """Raise UserError if a run cannot go on from here with these, both dicts."""
-        mine = {**folder.ADDED, **self.constants}
-        pairs = [(mine.get(name), constants[name], name) for name in STAYS]
+        pairs = [(self.constants.get(name), constants[name], name) for name in STAYS]
         pairs += [
             (self.begun_with.get(name), begun_with[name], name.upper())
             for name in BEGUN_WITH
@@ -170,18 +169,20 @@ def changes(origin, written, free):
     """Return the list of all changes of recipe up to now, for constants.json.
 
     Each is {"from", "epochs", "iterations", "constants": {name: [old, new]}}, without
-    those constants that are `free` to change in any run, and FROM; SCORE stands for
-    what "auto" came to. written: what constants.json will say.
+    those constants that are `free` to change in any run, and FROM; SCORE and PRECISION
+    stand for what "auto" came to. written: what constants.json will say.
     """
-    old, progress = {**folder.ADDED, **origin.constants}, origin.progress
+    old, progress = origin.constants, origin.progress
     changed = {
         name: [old.get(name), value]
         for name, value in written["constants"].items()
         if name not in (*free, "FROM", "BATCH_SIZE") and old.get(name) != value
     }
-    scores = [each.get("score") for each in (origin.begun_with, written["begun_with"])]
-    if scores[0] != scores[1]:
-        changed["SCORE"] = scores
+    both = origin.begun_with, written["begun_with"]
+    for name in ("PRECISION", "SCORE"):
+        before, after = (each.get(name.lower()) for each in both)
+        if before != after:
+            changed[name] = [before, after]
     change = {"from": origin.folder, "epochs": progress["epoch"] - 1}
     change |= {"iterations": progress["iterations"], "constants": changed}
     return [*origin.changes, change]

@@ -47,8 +47,7 @@ class Run:
             # What it went on from is not needed any more
             if name not in self.free and (name != "FROM" or origin)
         }
-        begun = before and {**folder.ADDED, **before["constants"]}
-        folder.compare(self.folder, begun, fixed)
+        folder.compare(self.folder, before and before["constants"], fixed)
         return before
 
     @property

@@ -72,5 +72,8 @@ def _has_won(rows):
         sure += 1
     if sure < 2:
         return False
-    before = rows[-sure - 1]["iterations"] if sure < len(rows) else 0
-    return rows[-1]["iterations"] - before >= SURE_FOR
+    row = rows[-sure - 1] if sure < len(rows) else {"iterations": 0}
+    now = rows[-1]["iterations"]
+    if "iterations" not in row:  # an older version's; all epochs have as many
+        row = {"iterations": now * row["epoch"] // rows[-1]["epoch"]}
+    return now - row["iterations"] >= SURE_FOR

@@ -24,10 +24,16 @@ def write(text):
 def test_constants_are_read_as_they_were_written_also_those_of_older_runs():
     assert folder.read_constants(RUN) is None
     assert folder.read_constants("runs/b") is None
-    written = {"constants": {"SEED": 1}, "begun_with": {"count": 3}, "keras": "3"}
-    write(json.dumps(written))
-    del written["keras"]
+    written = {
+        "constants": {**folder.ADDED, "SEED": 1, "LOSS": "hinge"},
+        "begun_with": {**folder.BEGUN_WITH, "count": 3, "batch_size": 64},
+    }
+    write(json.dumps({**written, "keras": "3"}))
     assert folder.read_constants(RUN) == {**written, "changes": []}
+    write(json.dumps({"constants": {"BATCH_SIZE": 64}, "pictures": {"count": 3}}))
+    older = folder.read_constants(RUN)
+    assert older["constants"] == {**folder.ADDED, "BATCH_SIZE": 64}
+    assert older["begun_with"] == written["begun_with"]
     write(json.dumps({**written, "changes": [{"epochs": 2}]}))
     assert folder.read_constants(RUN)["changes"] == [{"epochs": 2}]
 

@@ -140,6 +140,15 @@ def test_an_alarm_is_raised_by_its_rule_and_no_sooner(values, expected):
     assert alarms.alarms(rows_of(values)) == expected
 
 
+def test_rows_of_an_older_run_that_tell_no_iterations_are_counted_by_epochs():
+    sure = (0.01, 6, 1, 1, 0.9)
+    rows = rows_of([GOOD, (800, *sure), (1200, *sure)])
+    del rows[0]["iterations"], rows[1]["iterations"]
+    assert alarms.alarms(rows) == []  # sure for 800
+    rows[2]["iterations"] = 1500
+    assert alarms.alarms(rows) == ["D has won"]
+
+
 def test_an_alarm_ends_when_its_cause_does():
     rows = rows_of([(313, 0.5, 1.5, 0.8, 0.8, 0.0), GOOD])
     assert alarms.alarms(rows) == []
