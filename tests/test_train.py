@@ -272,6 +272,13 @@ def end_epoch(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
         train.finish_epoch(run, gan, device, progress, scorer, beside)
 
 
+def test_a_run_trains_in_a_thread_of_another_program(fresh, quick):
+    thread = threading.Thread(target=train.main, args=([],))
+    thread.start()
+    thread.join(120)
+    assert len(log_of()) == 2
+
+
 @pytest.mark.every_backend
 def test_grey_pictures_are_learnt_drawn_and_scored_as_grey(fresh, quick, monkeypatch):
     train.main(["--channels", "1", "--epochs", "1", "--augment", "colour"])

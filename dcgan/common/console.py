@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 
 from tqdm import tqdm
 
@@ -154,7 +155,8 @@ class Stopping:
     """Within the block, a first Ctrl-C (or other of ASKING) is only noted, in `signal`.
 
     A second one interrupts at once. agree: makes one signal out of those that several
-    processes got, 0 for none, when all of them call it.
+    processes got, 0 for none, when all of them call it. Signals come to the first
+    thread: in another, a web server's say, none is noted.
     """
 
     def __init__(self, agree=int):
@@ -163,6 +165,8 @@ class Stopping:
     def __enter__(self):
         self.signal = 0
         numbers = [getattr(signal, name) for name in ASKING if hasattr(signal, name)]
+        if threading.current_thread() is not threading.main_thread():
+            numbers = []
         self.before = {
             number: signal.signal(number, self.note)
             for number in numbers
