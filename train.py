@@ -172,7 +172,7 @@ def train(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
     if progress.iterations:
         print(run.continuing(progress))
     batches = Batches(faces, chance(), schedules(), steps_per_call(), device)
-    calls = compiled.Calls(gan, five_steps, device, steps_per_call())
+    calls = compiled.Calls(gan, five_steps, device, steps_per_call(), batches.held)
     score = begun_with["score"]
     scorer = scoring.Scorer(score, faces, SCORE_SAMPLES, SEED, device, DATA_FOLDER)
     beside = Beside(device.count == 1 and not STOP_ON_COLLAPSE)

@@ -176,7 +176,7 @@ def _slice(user, whole, fused):
         return 0
     if user.opcode == "dynamic-update-slice":
         return fused[user.operands[1]].bytes
-    return user.bytes if user.opcode in ("dynamic-slice", "slice") else 0
+    return user.bytes if user.opcode in ("dynamic-slice", "gather", "slice") else 0
 
 
 def _convolved(it, body):

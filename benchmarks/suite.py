@@ -24,11 +24,14 @@ from preprocess import Prepared, open_faces
 def through_train(spec):
     """Train as train.py does: reading, logging, bar and all, an epoch a round."""
     gan, device = _build(spec)
-    calls = compiled.Calls(gan, train.five_steps, device, train.steps_per_call())
+    steps = train.steps_per_call()
+    fed = compiled.Calls(gan, train.five_steps, device, steps)
     progress, end_epoch = Progress(), _end_of_epoch(spec, gan, device)
 
     def prepare(iterations):
-        batches = _batches(_on_disk(spec, iterations * spec.batch), device)
+        batches, calls = _batches(_on_disk(spec, iterations * spec.batch), device), fed
+        if batches.held is not None:
+            calls = compiled.Calls(gan, train.five_steps, device, steps, batches.held)
 
         def run():
             # The loop of train.train, without checkpoints and Ctrl-C
@@ -39,6 +42,8 @@ def through_train(spec):
                     bar.add(calls.start(batch))
                 bar.add(calls.finish())
 
+        if batches.held is not None:
+            run()  # compiles for an array of this length
         return run
 
     def finish():

@@ -103,8 +103,8 @@ class Reuse:
             variable.assign(value)
         return gan
 
-    def fuse(self, gan, step, replicated=None):
-        key = id(gan)
+    def fuse(self, gan, step, replicated=None, faces=None):
+        key = id(gan), id(faces)
         if key not in self.calls:
-            self.calls[key] = self.fused(gan, step, replicated)
+            self.calls[key] = self.fused(gan, step, replicated, faces)
         return self.calls[key]

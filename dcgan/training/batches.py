@@ -17,15 +17,21 @@ LARGEST = 16e6
 class Batches:
     """The batches of a run's epochs, in calls of at most `steps` iterations each.
 
-    faces: (N, S, S, 3) uint8. Each process gets its share of every batch, on its
+    faces: (N, S, S, C) uint8. Each process gets its share of every batch, on its
     device. Its length is that of an epoch, in iterations.
+
+    held: the faces on the device, if they fit there. Calls then get the "places" of
+    their faces, and take these by themselves; else "real", the faces.
     """
 
     def __init__(self, faces, chance, schedules, steps, device):
         self.faces, self.chance, self.schedules = faces, chance, schedules
         self.faces_each = chance.batch_size * chance.d_steps  # of an iteration
-        fitting = LARGEST // (self.faces_each * faces[0].nbytes)
-        self.steps, self.device = max(1, min(steps, int(fitting))), device
+        self.held, self.device = device.hold(faces), device
+        if self.held is None:
+            fitting = LARGEST // (self.faces_each * faces[0].nbytes)
+            steps = max(1, min(steps, int(fitting)))
+        self.steps = steps
 
     def __len__(self):
         return len(self.faces) // self.faces_each
@@ -53,7 +59,10 @@ class Batches:
             for name, array in batches.items()
         }
         places = order[call.start : call.stop, :, mine]
-        batches["real"] = gather(self.faces, places)
+        if self.held is None:
+            batches["real"] = gather(self.faces, places)
+        else:
+            batches["places"] = places.astype("int32")
         return self.device.hand_over(batches)
 
 

@@ -90,13 +90,19 @@ def visible(cards, chosen):
 
 
 def memory_of(name, cards):
-    """Say the memory of the first of the Cards with a name, or nothing.
+    """Say the memory of the first of the Cards with a name, or nothing."""
+    size = bytes_of(name, cards)
+    return f", {size / 2**30:.0f} GiB" if size else ""
+
+
+def bytes_of(name, cards):
+    """Return the memory of the first of the Cards with a name; 0 if it is not told.
 
     CUDA counts the fastest card first, nvidia-smi by their places: of several kinds
     the first need not be ours.
     """
     sizes = [card.megabytes for card in cards if card.name == name]
-    return f", {int(sizes[0]) / 1024:.0f} GiB" if sizes and sizes[0].isdigit() else ""
+    return int(sizes[0]) * 2**20 if sizes and sizes[0].isdigit() else 0
 
 
 def why_no_gpu(backend, chosen, seen, said):

@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-from dcgan.networks.backend import keras, on_cpu
+from dcgan.networks.backend import keras, on_cpu, ops
 from dcgan.training.hardware import has_gpu
 
 
@@ -19,14 +19,15 @@ class Calls:
 
     The scores of a call are read when the next one is under way, so that the device has
     always something to do. steps: iterations a call; 1 is plain train_on_batch, unless
-    several devices train.
+    several devices train. faces: those of the run on the device, if Batches put them
+    there.
     """
 
-    def __init__(self, gan, step, device, steps):
+    def __init__(self, gan, step, device, steps, faces=None):
         if steps == 1 and device.count == 1:
-            self._run = plain(gan, step)
+            self._run = plain(gan, step, faces)
         else:
-            self._run = fused(gan, step, device.replicated)
+            self._run = fused(gan, step, device.replicated, faces)
             if has_gpu():
                 print("Compiling  the first call; it may take a minute.", flush=True)
         self._scores = None
@@ -49,25 +50,35 @@ def _read(scores):
     return scores and {name: np.asarray(row) for name, row in scores.items()}
 
 
-def plain(gan, step):
+def plain(gan, step, faces=None):
     """Return run(batches) that makes K iterations through `train_on_batch`.
 
     step: step(gan, batch, train_on) is one iteration on {name: array}; it trains by
     train_on(model, x, y), which returns {metric: number}, and returns {score: number}.
-    batches: {name: (K, ...)}. run() returns {score: (K,)}.
+    batches: {name: (K, ...)}; faces (N, S, S, C) uint8: where their "places" are, if
+    they have no "real" faces. run() returns {score: (K,)}.
     """
 
     def train_on(model, x, y):
         return model.train_on_batch(x, y, return_dict=True)
 
     def run(batches):
-        rows = [step(gan, batch, train_on) for batch in unstacked(batches)]
+        rows = [
+            step(gan, with_real(batch, faces), train_on) for batch in unstacked(batches)
+        ]
         return _stacked(np.stack, rows)
 
     return run
 
 
-def fused(gan, step, replicated=None):
+def with_real(batch, faces):
+    """Give a batch that has the places of its faces the faces themselves."""
+    if faces is None:
+        return batch
+    return {**batch, "real": ops.take(faces, batch["places"], axis=0)}
+
+
+def fused(gan, step, replicated=None, faces=None):
     """Return run(batches) like plain()'s that is one call of the device.
 
     It comes back before the device is through; reading a score waits for it. Each new K
@@ -75,9 +86,9 @@ def fused(gan, step, replicated=None):
     train_on_batch. replicated: how JAX lays the variables out over several devices.
     """
     if keras.backend.backend() == "jax":
-        return _jax(gan, step, replicated)
+        return _jax(gan, step, replicated, faces)
     make = {"tensorflow": _tensorflow, "torch": _torch}
-    return make[keras.backend.backend()](gan, step)
+    return make[keras.backend.backend()](gan, step, faces)
 
 
 def variables_of(gan):
@@ -90,13 +101,14 @@ def variables_of(gan):
     return [variable for owner in owners for variable in owner.variables]
 
 
-def _tensorflow(gan, step):
+def _tensorflow(gan, step, faces):
     import tensorflow as tf
 
     names = []
 
     def iterate(batches, k, rows):
-        scores = step(gan, {name: batches[name][k] for name in batches}, _train_step)
+        batch = {name: batches[name][k] for name in batches}
+        scores = step(gan, with_real(batch, faces), _train_step)
         names[:] = scores
         return k + 1, rows.write(k, tf.stack(list(scores.values())))
 
@@ -132,24 +144,27 @@ def _train_step(model, x, y):
     return model.train_step((x, y))
 
 
-def _jax(gan, step, replicated):
+def _jax(gan, step, replicated, faces):
     import jax
 
     variables, names = variables_of(gan), []
 
-    def iterate(values, batch):
+    def iterate(values, batch, faces):
         mapping = list(zip(variables, values, strict=True))
         with keras.StatelessScope(state_mapping=mapping) as scope:
-            scores = step(gan, batch, _jax_train_step)
+            scores = step(gan, with_real(batch, faces), _jax_train_step)
         names[:] = scores
         values = [scope.get_current_value(variable) for variable in variables]
         return values, jax.numpy.stack(list(scores.values()))
 
-    def iterate_at(k, values, batches):
-        return iterate(values, {name: batches[name][k] for name in batches})
+    def iterate_at(k, values, batches, faces):
+        return iterate(values, {name: batches[name][k] for name in batches}, faces)
 
-    def scan(values, batches):
-        return jax.lax.scan(iterate, values, batches)
+    def scan(values, batches, faces):
+        def each(values, batch):
+            return iterate(values, batch, faces)
+
+        return jax.lax.scan(each, values, batches)
 
     compiled = functools.partial(jax.jit, out_shardings=replicated)
     one, all_at_once = (
@@ -157,10 +172,10 @@ def _jax(gan, step, replicated):
         compiled(scan, donate_argnums=0),
     )
 
-    def one_by_one(values, batches):
+    def one_by_one(values, batches, faces):
         rows = []
         for k in range(len(next(iter(batches.values())))):
-            values, scores = one(k, values, batches)
+            values, scores = one(k, values, batches, faces)
             rows.append(scores)
         return values, jax.numpy.stack(rows)
 
@@ -169,7 +184,8 @@ def _jax(gan, step, replicated):
 
     def run(batches):
         values = [variable.value for variable in variables]
-        values, scores = iterate_all(values, batches)
+        # The faces are handed over: what is closed over becomes part of the program
+        values, scores = iterate_all(values, batches, faces)
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
         return {name: scores[:, number] for number, name in enumerate(names)}
@@ -194,13 +210,16 @@ def _jax_train_step(model, x, y):
     return logs
 
 
-def _torch(gan, step):
+def _torch(gan, step, faces):
     # torch.compile of the step took a minute to begin and then 10 % longer: Keras'
     # layers make it compile again and again until it gives up
     import torch
 
     def run(batches):
-        rows = [step(gan, batch, _train_step) for batch in unstacked(batches)]
+        rows = [
+            step(gan, with_real(batch, faces), _train_step)
+            for batch in unstacked(batches)
+        ]
         with torch.no_grad():
             return _stacked(torch.stack, rows)
 

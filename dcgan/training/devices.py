@@ -39,6 +39,16 @@ class Device:
         """Copy {name: (K, ...) array} to the device."""
         return {name: keras.ops.convert_to_tensor(batches[name]) for name in batches}
 
+    def hold(self, faces):
+        """Copy faces (N, S, S, C) uint8 to the device; None if they do not fit."""
+        if not hardware.has_room(faces.nbytes):
+            return None
+        print(f"Faces     on the device: {faces.nbytes / 1e9:.2f} GB.", flush=True)
+        return self._copy(np.asarray(faces))
+
+    def _copy(self, array):
+        return keras.ops.convert_to_tensor(array)
+
     def replicate(self, variables):
         """Put every variable on all devices."""
 
@@ -127,6 +137,13 @@ class Mesh(Device):
             )
             for name, array in batches.items()
         }
+
+    def hold(self, faces):
+        # Of several hosts each would have to have the same array at hand
+        return super().hold(faces) if self.jax.process_count() == 1 else None
+
+    def _copy(self, array):
+        return self.jax.device_put(array, self.replicated)
 
     def replicate(self, variables):
         values = [np.asarray(variable.value) for variable in variables]

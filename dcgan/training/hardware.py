@@ -34,6 +34,26 @@ def has_gpu():
     return bool(_found()[0])
 
 
+def has_room(size):
+    """Tell whether so many bytes take at most a third of the GPU's memory."""
+    return has_gpu() and 3 * size <= _gpu_memory()
+
+
+def _gpu_memory():
+    """Return the bytes of the GPU's memory, or 0 where it does not tell."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)
+    if backend == "torch":
+        import torch
+
+        has_cuda = torch.cuda.is_available()
+        return torch.cuda.get_device_properties(0).total_memory if has_cuda else 0
+    return cards.bytes_of(_tensorflow_details().get("device_name"), _visible())
+
+
 def keep_compiled():
     """Let JAX keep what it compiles on the disk, where the next run will find it.
 
@@ -111,14 +131,17 @@ def _tensorflow_gpu():
     name = details.get("device_name", "GPU")
     built_for = tensorflow.sysconfig.get_build_info().get("cuda_compute_capabilities")
     check_built_for(name, details.get("compute_capability"), built_for or [])
-    seen = cards.visible(cards.look().cards, os.environ.get("CUDA_VISIBLE_DEVICES"))
     more = (
         f", the first of {len(gpus)}. TensorFlow trains on one; to use all: "
         "KERAS_BACKEND=jax"
         if gpus[1:]
         else ""
     )
-    return f"GPU, {name}{cards.memory_of(name, seen)}{more}"
+    return f"GPU, {name}{cards.memory_of(name, _visible())}{more}"
+
+
+def _visible():
+    return cards.visible(cards.look().cards, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def _tensorflow_details():

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from dcgan.training import batches
+from dcgan.training import batches, hardware
 from dcgan.training.batches import Batches
 from dcgan.training.chance import Chance
 from dcgan.training.devices import Device
@@ -135,6 +135,21 @@ def test_calls_get_the_batches_that_are_left_of_an_epoch(d_steps):
     for name in joined:
         array = np.concatenate([call[name] for call in late])
         np.testing.assert_array_equal(array, joined[name][3:])
+
+
+def test_where_the_faces_lie_on_the_device_calls_get_their_places(monkeypatch):
+    monkeypatch.setattr(hardware, "has_room", lambda size: size == 43 * 12)
+    faces, chance = faces_by_number(43), Chance(1, 8, 5)
+    monkeypatch.setattr(batches, "LARGEST", 1)  # no matter for a few places
+    epochs = Batches(faces, chance, SCHEDULES, 2, Device())
+    assert (np.asarray(epochs.held) == faces).all()
+    with epochs.left_of_epoch(Progress(2)) as left:
+        calls = [{name: np.asarray(call[name]) for name in call} for call in left]
+    assert [len(call["places"]) for call in calls] == [2, 2, 1]
+    places = np.concatenate([call["places"] for call in calls])
+    assert (places == chance.order(43, 2)).all()
+    assert "real" not in calls[0]
+    assert {"mirrored", "d_noise", "g_noise"} < set(calls[0])
 
 
 class SecondOfTwo(Device):

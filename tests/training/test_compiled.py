@@ -225,6 +225,24 @@ def test_the_scores_of_a_call_come_with_the_next_one_and_none_is_lost(monkeypatc
     assert calls.start(numbers(4)) is None
 
 
+@pytest.mark.every_backend
+@pytest.mark.parametrize("way", [compiled.plain, compiled.fused])
+def test_faces_taken_on_the_device_train_as_those_handed_over(way):
+    faces = np.random.default_rng(3).integers(0, 256, (9, 28, 28, 3), "uint8")
+    places = np.random.default_rng(4).integers(0, 9, (3, 1, BATCH)).astype("int32")
+    fed, held = build(), build()
+    batches = some_batches(3) | {"real": keras.ops.convert_to_tensor(faces[places])}
+    expected = way(fed, train.five_steps)(batches)
+    del batches["real"]
+    batches["places"] = keras.ops.convert_to_tensor(places)
+    on_device = keras.ops.convert_to_tensor(faces)
+    scores = way(held, train.five_steps, faces=on_device)(batches)
+    for name in expected:
+        np.testing.assert_allclose(scores[name], expected[name], rtol=1e-3, atol=1e-3)
+    pair = [compiled.variables_of(gan) for gan in (fed, held)]
+    assert largest_difference(*pair) < 1e-3
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="takes minutes")

@@ -102,3 +102,18 @@ jax.jit(lambda x: x * 3)(1.0)
     subprocess.run(command, cwd=tmp_path, env=os.environ | here | given, check=True)
     kept = tmp_path / ("chosen" if given else ".cache/dcgan-jax")
     assert any("lambda" in path.name for path in kept.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("gpu", "memory", "size", "fits"),
+    [
+        (True, 16e9, 5e9, True),
+        (True, 16e9, 6e9, False),
+        (True, 0, 1, False),  # not told
+        (False, 16e9, 1, False),
+    ],
+)
+def test_faces_may_take_a_third_of_a_gpus_memory(monkeypatch, gpu, memory, size, fits):
+    monkeypatch.setattr(hardware, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(hardware, "_gpu_memory", lambda: memory)
+    assert hardware.has_room(size) == fits
