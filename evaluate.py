@@ -15,7 +15,7 @@ import models
 import preprocess
 from dcgan.common.console import Bar, UserError, quiet_stderr, run
 from dcgan.common.files import write_json, write_whole
-from dcgan.common.options import options
+from dcgan.common.options import options, typed
 from dcgan.pictures.faces import grid
 from dcgan.runs.folder import now, versions
 from dcgan.runs.generators import folder_of, in_words
@@ -97,7 +97,7 @@ def open_real(folder, facts):
         raise UserError(
             f"{folder} was trained on {what}, not to be found here. Say where they "
             "are, or what else to compare with (celeba is fetched): "
-            f"python evaluate.py --run {folder} --data FOLDER"
+            f"python evaluate.py {typed(run=folder)} --data FOLDER"
         )
     count = 0 if DATA else trained_on["count"]
     prepared = preprocess.prepare(data, size, count, *kind, DATA_FOLDER)

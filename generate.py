@@ -9,7 +9,7 @@ from pathlib import Path
 import models
 from dcgan.common.console import UserError, quiet_stderr, run
 from dcgan.common.files import write_whole
-from dcgan.common.options import options
+from dcgan.common.options import options, typed
 from dcgan.pictures.faces import grid
 from dcgan.runs.generators import folder_of, in_words
 from dcgan.training.chance import noise
@@ -43,7 +43,7 @@ def main(argv=None):
         )
     if Path(OUT).suffix.lower() not in ("", ".png"):
         raise UserError(
-            f"--out {OUT}: pictures are written as PNG. Try --out faces.png"
+            f"{typed(out=OUT)}: pictures are written as PNG. Try --out faces.png"
         )
     folder = folder_of(RUN)
     with quiet_stderr():  # the backend wakes up here, and tells all about it

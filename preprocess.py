@@ -8,7 +8,6 @@ import functools
 import math
 import os
 import re
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ import cartoons
 import helper
 from dcgan.common.console import Bar, UserError, run
 from dcgan.common.files import locked, sha256, write_whole
-from dcgan.common.options import options
+from dcgan.common.options import options, typed
 from dcgan.pictures import array, faces, numpy_files, sources, workers
 
 # Which pictures, and how large
@@ -144,9 +143,10 @@ def check_enough(count, batch_size, data, d_steps=1):
     if count < batch_size * d_steps:
         batches = f"{d_steps} batches" if d_steps > 1 else "a batch"
         fewer = count // d_steps
+        or_fewer = f", or {typed(batch_size=fewer)}" if fewer > 1 else ""
         raise UserError(
             f"{data} gives {count} pictures, too few for {batches} of {batch_size}. "
-            f"Take more pictures{f', or --batch-size {fewer}' if fewer > 1 else ''}."
+            f"Take more pictures{or_fewer}."
         )
 
 
@@ -241,7 +241,7 @@ def _make(path, source, crop, wanted, images, old):  # noqa: PLR0913
             # .json, which is made again
             path.with_suffix(".json").unlink(missing_ok=True)
     except workers.KilledError as error:
-        given = f"--data {shlex.quote(wanted['source'])} --image-size {size}"
+        given = typed(data=wanted["source"], image_size=size)
         raise UserError(
             "A process that reads pictures was killed, for lack of memory most likely, "
             f"at {error}. Use fewer: python preprocess.py --workers 1 {given}"

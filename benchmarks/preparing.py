@@ -29,7 +29,7 @@ from benchmarks import report
 from benchmarks.machine import cores, describe_machine, memory_of, versions
 from benchmarks.workers import SUITE
 from dcgan.common.console import UserError, run
-from dcgan.common.options import options
+from dcgan.common.options import options, typed
 
 # What to measure
 DATA = ""  # a .zip of pictures to read in place of those drawn
@@ -178,7 +178,7 @@ def _counts():
         counts = []
     if not counts or min(counts) < 1:
         raise UserError(
-            f"--counts {COUNTS}: numbers with commas between, as 2000,20000."
+            f"{typed(counts=COUNTS)}: numbers with commas between, as 2000,20000."
         )
     return counts
 
@@ -192,7 +192,9 @@ def read_pictures():
             names = [name for name in archive.namelist() if name.endswith(".jpg")]
             return [archive.read(name) for name in names[:DISTINCT]]
     except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"--data {DATA}: it is no .zip that can be read.") from error
+        raise UserError(
+            f"{typed(data=DATA)}: it is no .zip that can be read."
+        ) from error
 
 
 def draw_picture(number):

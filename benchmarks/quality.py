@@ -19,7 +19,7 @@ from benchmarks.machine import describe_machine, versions
 from benchmarks.workers import SUITE
 from dcgan.common.console import UserError, run
 from dcgan.common.files import write_json
-from dcgan.common.options import options
+from dcgan.common.options import options, typed
 from dcgan.runs import checkpoints
 from dcgan.scores import inception, metrics
 from dcgan.training.chance import noise, pick
@@ -125,7 +125,9 @@ def chosen():
     wanted = list(KNOWN) if RECIPES == "all" else named(RECIPES)
     for name in wanted:
         if name not in KNOWN:
-            raise UserError(f"--recipes {name}: there are {'; '.join(KNOWN)}; or all.")
+            raise UserError(
+                f"{typed(recipes=name)}: there are {'; '.join(KNOWN)}; or all."
+            )
     return [name for name in KNOWN if name in wanted]
 
 
@@ -144,7 +146,7 @@ def named(text):
 def seeds_of(text):
     """Turn "1,2" into [1, 2]. Raises UserError for anything but whole numbers."""
     if not all(part.strip().isdecimal() for part in text.split(",")):
-        raise UserError(f"--seeds {text}: whole numbers, as in 1,2.")
+        raise UserError(f"{typed(seeds=text)}: whole numbers, as in 1,2.")
     return [int(part) for part in text.split(",")]
 
 

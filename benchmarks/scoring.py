@@ -14,7 +14,7 @@ import evaluate
 from benchmarks import quality, report
 from benchmarks.machine import describe_machine, versions
 from dcgan.common.console import UserError, run
-from dcgan.common.options import options
+from dcgan.common.options import options, typed
 from dcgan.scores import features, metrics
 
 # What to score
@@ -44,7 +44,8 @@ def main(argv=None):
     real = quality.open_real()
     if len(real.faces) < 2 * SAMPLES:
         raise UserError(
-            f"{len(real.faces):,} pictures are fewer than twice --samples {SAMPLES}."
+            f"{len(real.faces):,} pictures are fewer than twice "
+            f"{typed(samples=SAMPLES)}."
         )
     order = np.random.default_rng((SEED, PICK)).permutation(len(real.faces))
     own, other = (np.sort(order[: 2 * SAMPLES].reshape(2, -1)[k]) for k in range(2))

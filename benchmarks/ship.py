@@ -20,7 +20,7 @@ import generate
 import models
 from dcgan.common.console import UserError, run
 from dcgan.common.files import write_whole
-from dcgan.common.options import options
+from dcgan.common.options import options, typed
 from dcgan.networks.losses import LOSSES
 from dcgan.pictures.faces import GAP as FACE_GAP
 from dcgan.runs import checkpoints, curves, fork, generators
@@ -116,7 +116,7 @@ def score_of(out, checksum):
     metrics = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     scored = metrics and metrics["protocol"]["generator"].endswith(checksum[:8])
     if not scored or "kid" not in metrics:
-        print(f"No score yet: python evaluate.py --run {out}, and ship once more.")
+        print(f"No score yet: python evaluate.py {typed(run=out)}, and ship once more.")
         return {}
     count = f"{metrics['counts']['pairs']:,}"
     how = f"KID, {inception.NAME}, {count} samples against {count} real faces"

@@ -9,6 +9,7 @@ import io
 import math
 import os
 import re
+import shlex
 import tokenize
 from pathlib import Path
 from textwrap import shorten
@@ -100,6 +101,19 @@ def options(module, argv=None, choices=None):
 def current(module):
     """Return the constants of a script that are options, as they are now."""
     return {name: getattr(module, name) for name in _constants(module)}
+
+
+def typed(**values):
+    """Return options as one types them in a shell: --run 'my run' --epochs 4."""
+    words = []
+    for name, value in values.items():
+        text = str(value)
+        if text.startswith("~"):  # else it would be the home
+            text = f"./{text}"
+        # Behind a space a leading dash would begin another option
+        between = "=" if text.startswith("-") else " "
+        words.append(_flag(name) + between + shlex.quote(text))
+    return " ".join(words)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -8,6 +8,7 @@ Chance comes from outside, as numbers: this is a pure function.
 """
 
 from dcgan.common.console import UserError
+from dcgan.common.options import typed
 from dcgan.networks.backend import keras, layers, ops
 
 KINDS = ("colour", "translation", "cutout")
@@ -27,7 +28,7 @@ def kinds_of(text):
     if wrong := sorted(words - set(KINDS)):
         raise UserError(
             f"There is no augmentation {wrong[0]!r}. "
-            f"Try --augment {','.join(KINDS)}, or a part of it."
+            f"Try {typed(augment=','.join(KINDS))}, or a part of it."
         )
     return tuple(kind for kind in KINDS if kind in words)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from dcgan.common.console import Bar, UserError
 from dcgan.common.files import replace, write_json
+from dcgan.common.options import typed
 
 # Bytes of an array that are checked at a time, and from how many on that is shown
 BLOCK = 2**22
@@ -121,7 +122,7 @@ def check_room(path, count, shape):
     if free < count * face:
         raise UserError(
             f"{path} needs {count * face / 1e9:.1f} GB, and {path.parent} has "
-            f"{free / 1e9:.1f} GB free. Make room, or --images {free // face}."
+            f"{free / 1e9:.1f} GB free. Make room, or {typed(images=free // face)}."
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dcgan.common.console import UserError
 from dcgan.common.files import LockedError, locked
+from dcgan.common.options import typed
 
 CONSTANTS = "constants.json"
 
@@ -76,7 +77,7 @@ def compare(run, before, now):
     if changed:
         raise UserError(
             f"{run} was begun differently: {'; '.join(changed)}. "
-            f"Set it back, or start another run: --run {run}-2"
+            f"Set it back, or start another run: {typed(run=f'{run}-2')}"
         )
 
 
@@ -96,7 +97,8 @@ def training(run):
             yield
     except LockedError as error:
         raise UserError(
-            f"{error} trains in {run}. Wait for it, or start another run: --run {run}-2"
+            f"{error} trains in {run}. Wait for it, or start another run: "
+            f"{typed(run=f'{run}-2')}"
         ) from None
 
 

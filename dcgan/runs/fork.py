@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from dcgan.common.console import UserError
 from dcgan.common.files import DAMAGE, write_json, write_whole
+from dcgan.common.options import typed
 from dcgan.runs import checkpoints, curves, folder, generators
 
 # What the weights, their optimizers and the rows of the log depend on
@@ -51,7 +52,7 @@ class Origin(NamedTuple):
             raise UserError(
                 f"FROM = {self.folder!r}: that run has "
                 f"{generators.epochs_in_words(done)} already, so this one needs more: "
-                f"--epochs {2 * done}"
+                f"{typed(epochs=2 * done)}"
             )
 
 
@@ -107,8 +108,8 @@ def read(origin):
                 "checkpoint. A run folder has: python train.py --from runs/NAME"
             )
         raise UserError(
-            f"FROM = {origin!r}: there is no run. Train one: python train.py --run "
-            f"{origin}"
+            f"FROM = {origin!r}: there is no run. Train one: python train.py "
+            f"{typed(run=origin)}"
         )
     with folder.resting(origin):
         written = folder.read_constants(origin)
@@ -120,7 +121,7 @@ def read(origin):
                 )
     raise UserError(
         f"FROM = {origin!r}: it has no checkpoint of an epoch's end. Continue it until "
-        f"one ends: python train.py --run {origin}"
+        f"one ends: python train.py {typed(run=origin)}"
     )
 
 
@@ -263,5 +264,5 @@ def check_new(run, changes, origin):
         raise UserError(
             f"{run} has a generator of {generators.epochs_in_words(epochs)} and no "
             "checkpoint to go on from. To begin anew: --run NAME"
-            + (f", to copy {last} again: --from {last}" if last else "")
+            + (f", to copy {last} again: {typed(**{'from': last})}" if last else "")
         )

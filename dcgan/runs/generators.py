@@ -19,6 +19,7 @@ import numpy as np
 
 from dcgan.common.console import UserError
 from dcgan.common.files import sha256, write_json, write_whole
+from dcgan.common.options import typed
 
 # The generators of a run, the best by its score and the last: how their files begin.
 # A discriminator may be beside them in weights/, under its own name
@@ -90,7 +91,7 @@ def read(run, which="best"):
     weights, path = paths(run, which)
     if not weights.is_file() and not path.is_file():
         last = "last " if which == "last" else ""
-        where = "" if Path(run) == SHIPPED else f" --run {run}"
+        where = "" if Path(run) == SHIPPED else f" {typed(run=run)}"
         raise UserError(
             f"No {last}generator in {run} yet. Train one: python train.py{where}"
         )

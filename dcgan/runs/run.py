@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dcgan.common.console import Bar, UserError
 from dcgan.common.files import write_json
+from dcgan.common.options import typed
 from dcgan.networks.backend import is_out_of_memory
 from dcgan.networks.losses import LOSSES
 from dcgan.runs import checkpoints, curves, folder, fork, generators
@@ -178,16 +179,23 @@ class Run:
 
     def _too_large(self, batch_size):
         size = self.constants["IMAGE_SIZE"]
-        again = f" --run {self.folder}-2" if checkpoints.paths(self.folder) else ""
+        mend = {"batch_size": max(2, batch_size // 2)}
+        if checkpoints.paths(self.folder):
+            mend["run"] = self._another()
         return (
             f"Out of memory with {batch_size} faces of {size} x {size} a batch. Try "
-            f"--batch-size {max(2, batch_size // 2)}{again}"
+            f"{typed(**mend)}"
         )
+
+    def _another(self):
+        """Name the folder of another run."""
+        return f"{self.folder}-2"
 
     def _slower(self):
         """Return the options of another run that learns at half the rates."""
-        g, d = (self.constants[f"{of}_LEARNING_RATE"] / 2 for of in "GD")
-        return f"--run {self.folder}-2 --g-learning-rate {g:g} --d-learning-rate {d:g}"
+        names = ("g_learning_rate", "d_learning_rate")
+        rates = {name: f"{self.constants[name.upper()] / 2:g}" for name in names}
+        return typed(run=self._another(), **rates)
 
     def heed(self, alarm, progress, stop):
         """Tell of an alarm, a line. If it is to stop the run, raise UserError."""
@@ -211,7 +219,7 @@ class Run:
     def saved_at(self, progress):
         """Say what a stopped run saved, and how to continue it."""
         backend = os.environ.get("KERAS_BACKEND")
-        command = f"KERAS_BACKEND={backend} " if backend else ""
+        command = f"KERAS_BACKEND={shlex.quote(backend)} " if backend else ""
         command += shlex.join(["python", *sys.argv])
         return f"Stopped and saved before {progress.place()}. To continue: {command}"
 
@@ -224,13 +232,13 @@ class Run:
         done = progress.epoch - 1
         return (
             f"{self.folder} is finished: {generators.epochs_in_words(done)}. To train "
-            f"it longer: --epochs {2 * done}. To start another run: "
-            f"--run {self.folder}-2"
+            f"it longer: {typed(epochs=2 * done)}. To start another run: "
+            f"{typed(run=self._another())}"
         )
 
     def finished(self, which=""):
         """Say how to draw from the run, by the options `which` besides its folder."""
-        command = f"python generate.py --run {self.folder}{which}"
+        command = f"python generate.py {typed(run=self.folder)}{which}"
         return f"Finished: {self.folder}. Draw faces from it: {command}"
 
 

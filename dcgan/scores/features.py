@@ -7,6 +7,7 @@ import numpy as np
 
 from dcgan.common.console import Bar, UserError
 from dcgan.common.files import DAMAGE, write_whole
+from dcgan.common.options import typed
 from dcgan.networks.backend import is_out_of_memory
 
 
@@ -22,8 +23,8 @@ def of(network, faces, title, batch_size):
     except Exception as error:
         if is_out_of_memory(error):
             fewer = max(1, batch_size // 2)
-            message = f"Out of memory. Fewer faces together: --batch-size {fewer}"
-            raise UserError(message) from error
+            mend = typed(batch_size=fewer)
+            raise UserError(f"Out of memory. Fewer faces together: {mend}") from error
         raise
 
 

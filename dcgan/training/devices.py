@@ -13,6 +13,7 @@ import time
 import numpy as np
 
 from dcgan.common.console import UserError
+from dcgan.common.options import typed
 from dcgan.networks.backend import keras
 from dcgan.training import hardware, processes
 
@@ -223,6 +224,7 @@ def find(which, batch_size):
     if batch_size % count:
         raise UserError(
             f"A batch of {batch_size} faces cannot be shared evenly by {count} devices."
-            f" Try --batch-size {-(-batch_size // count) * count}, or --devices one."
+            f" Try {typed(batch_size=-(-batch_size // count) * count)}, or "
+            "--devices one."
         )
     return Mesh()
