@@ -18,14 +18,14 @@ from dcgan.common.files import write_json, write_whole
 from dcgan.common.options import options, typed
 from dcgan.pictures.faces import grid
 from dcgan.runs.folder import now, versions
-from dcgan.runs.generators import folder_of, in_words
+from dcgan.runs.generators import find, folder_of, in_words
 from dcgan.scores import features, inception, metrics
 from dcgan.scores.nearest import nearest
 from dcgan.training.chance import noise, pick
 from dcgan.training.hardware import describe_backend, describe_device
 
 # Which generator, and against which faces
-RUN = ""  # a run folder; empty: the newest in runs/, or else the one in weights/
+RUN = ""  # a run folder, or a generator or checkpoint in one; empty: see above
 WHICH = "best"  # {best, last} the epoch with the best score, or the newest
 DATA = ""  # real faces, as train.py's DATA; empty: those that it was trained on
 DATA_FOLDER = "data"  # where downloads lie, and the arrays made of pictures
@@ -68,18 +68,19 @@ def main(argv=None):
     options(sys.modules[__name__], argv)
     if 0 < REAL < SHOWN:
         raise UserError(f"REAL = {REAL}: at least {SHOWN}, or 0 for all.")
-    folder = folder_of(RUN)
+    path = folder_of(RUN)
+    folder, which = find(path, WHICH)
     with quiet_stderr():  # the backend wakes up here, and tells all about it
-        generator, facts = models.load_generator(folder, WHICH)
-    print(f"{in_words(folder, facts)}\nDevice    {describe_device()}")
-    real = open_real(folder, facts)
+        generator, facts = models.load_generator(folder, which)
+    print(f"{in_words(path, facts)}\nDevice    {describe_device()}")
+    real = open_real(path, facts)
     network, refusal = open_network()
     fake = draw(generator)
     some_real = some(real.faces, MMD_FACES, "evaluate_mmd")
     scores = {"mmd": metrics.mmd(some_real, fake[:MMD_FACES])}
     if network:
         scores |= score_features(network, real, fake)
-    protocol = protocol_of(folder, facts, real, network)
+    protocol = protocol_of(path, facts, real, network)
     print(table(scores, protocol))
     save_metrics(folder, scores, protocol)
     save_nearest(folder, fake[:SHOWN], real)
@@ -87,7 +88,7 @@ def main(argv=None):
         raise UserError(f"No FID, no KID. {refusal}")
 
 
-def open_real(folder, facts):
+def open_real(path, facts):
     """Return the Real faces to compare with; DATA's, or what it was trained on."""
     size, trained_on = facts["image_size"], facts["data"]
     kind = facts.get("constants", {}).get("FIT", "crop"), facts.get("channels", 3)
@@ -95,9 +96,9 @@ def open_real(folder, facts):
     if not data or not (DATA or is_there(data, size, kind)):
         what = repr(data) if data else "pictures that are not named"
         raise UserError(
-            f"{folder} was trained on {what}, not to be found here. Say where they "
+            f"{path} was trained on {what}, not to be found here. Say where they "
             "are, or what else to compare with (celeba is fetched): "
-            f"python evaluate.py {typed(run=folder)} --data FOLDER"
+            f"python evaluate.py {typed(run=path)} --data FOLDER"
         )
     count = 0 if DATA else trained_on["count"]
     prepared = preprocess.prepare(data, size, count, *kind, DATA_FOLDER)
@@ -182,7 +183,7 @@ def features_of_real(network, real):
     return seen
 
 
-def protocol_of(folder, facts, real, network):
+def protocol_of(path, facts, real, network):
     """Return {name: text} of all that the scores depend on."""
     averaged = {True: "averaged weights", False: "plain weights, not averaged"}
     own = {True: "all that it was trained on, none held out", None: "not known"}
@@ -192,7 +193,7 @@ def protocol_of(folder, facts, real, network):
     drawn = f", drawn with seed {SEED}" if count < all_ else ""
     seen = network and f"{inception.NAME}, {network.name}, sha256 {network.sha256[:8]}"
     return {
-        "generator": f"{folder}, sha256 {facts['sha256'][:8]}",
+        "generator": f"{path}, sha256 {facts['sha256'][:8]}",
         "weights": averaged.get(facts.get("averaged"), "not said whether averaged"),
         "epochs": f"{facts['epochs']}",
         "fake": f"{SAMPLES:,}, seed {SEED}",

@@ -11,11 +11,11 @@ from dcgan.common.console import UserError, quiet_stderr, run
 from dcgan.common.files import write_whole
 from dcgan.common.options import options, typed
 from dcgan.pictures.faces import grid
-from dcgan.runs.generators import folder_of, in_words
+from dcgan.runs.generators import find, folder_of, in_words
 from dcgan.training.chance import noise
 
 # Which generator
-RUN = ""  # a run folder; empty: the newest in runs/, or else the one in weights/
+RUN = ""  # a run folder, or a generator or checkpoint in one; empty: see above
 WHICH = "best"  # {best, last} the epoch with the best score, or the newest
 
 # Which faces
@@ -45,10 +45,10 @@ def main(argv=None):
         raise UserError(
             f"{typed(out=OUT)}: pictures are written as PNG. Try --out faces.png"
         )
-    folder = folder_of(RUN)
+    path = folder_of(RUN)
     with quiet_stderr():  # the backend wakes up here, and tells all about it
-        generator, facts = models.load_generator(folder, WHICH)
-    print(in_words(folder, facts))
+        generator, facts = models.load_generator(*find(path, WHICH))
+    print(in_words(path, facts))
     size = facts["image_size"]
     scale = SCALE or max(1, round(128 / size))
     if OUT:

@@ -12,6 +12,7 @@ NETWORKS, at the end of this file.
 
 import contextlib
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from dcgan.networks.backend import keras, layers, ops
 from dcgan.networks.layers import BatchNormalization, Conv2D, Conv2DTranspose
 from dcgan.networks.losses import R1, accuracies, loss_named, realer
 from dcgan.networks.spectral import SpectralConv2D, SpectralDense
-from dcgan.runs import generators
+from dcgan.runs import checkpoints, generators
 
 LATENT = 100  # numbers of noise that a face is drawn from
 
@@ -167,9 +168,12 @@ def build_generator(network, image_size, width=1.0, channels=3):
 def load_generator(run, which="best"):
     """Return the generator of a run folder, a Keras model, and what is told of it.
 
-    which: "best" by its score, or "last". Raises UserError if there is none, if it is
-    damaged, or does not fit what it tells of itself.
+    which: "best" by its score, or "last"; or what else generators.find() gives. Raises
+    UserError if there is none, if it is damaged, or does not fit what it tells of
+    itself.
     """
+    if checkpoints.NAME.fullmatch(which):
+        return _load_average(Path(run, which))
     while True:
         weights, facts = generators.read(run, which)
         network, size = facts["network"], facts["image_size"]
@@ -194,6 +198,21 @@ def load_generator(run, which="best"):
                 "faces, as it says. Train again: python train.py"
             ) from fault
         return generator, facts
+
+
+def _load_average(checkpoint):
+    """Return the averaged generator in a checkpoint, and what is told of it."""
+    arrays, facts = checkpoints.read_average(checkpoint)
+    shape = {name: facts[name] for name in checkpoints.SHAPED_BY}
+    try:
+        generator = build_generator(**shape)
+        for variable, array in zip(generator.variables, arrays, strict=True):
+            variable.assign(array)
+    except Exception as error:  # other shapes raise nearly anything
+        raise UserError(
+            f"{checkpoint} does not hold a generator as its run's constants.json tells."
+        ) from error
+    return generator, facts
 
 
 def build_discriminator(network, image_size, recipe=PLAIN):

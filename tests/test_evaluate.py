@@ -125,6 +125,25 @@ def test_the_newest_run_is_scored_against_its_own_data(scored, monkeypatch, caps
     assert "too few: biased upwards" in table
 
 
+@pytest.mark.parametrize("which", ["generator.weights.h5", "checkpoint-000010.npz"])
+def test_a_file_of_a_run_is_scored_against_what_the_run_was_trained_on(
+    trained, monkeypatch, capsys, which
+):
+    shutil.copytree(trained / "runs/tiny", "runs/tiny")
+    monkeypatch.setattr(preprocess, "FOLDER", str(trained / "data"))
+    monkeypatch.setattr(evaluate, "SAMPLES", 20)
+    monkeypatch.setattr(evaluate, "DATA", "")
+    monkeypatch.setattr(evaluate, "NETWORK", "none")
+    path = f"runs/tiny/{which}"
+    monkeypatch.setattr(evaluate, "RUN", path)
+    evaluate.main([])
+    assert f"Generator from {path}: dcgan, 28 x 28" in capsys.readouterr().out
+    protocol = metrics_of("runs/tiny")["protocol"]
+    assert protocol["generator"].startswith(f"{path}, sha256 ")
+    assert protocol["split"] == "all that it was trained on, none held out"
+    assert protocol["weights"] == "averaged weights"
+
+
 def test_the_whole_protocol_stands_beside_the_scores(scored):
     protocol = metrics_of(scored.folder / "runs/a")["protocol"]
     facts = generators.read("runs/a").facts

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,8 @@ from PIL import Image
 import generate
 import models
 from dcgan.common.options import current
-from dcgan.runs import generators
-from tests.runs.saved import FACTS
+from dcgan.runs import checkpoints, generators
+from tests.runs.saved import FACTS, flip_a_bit, make_old_checkpoint
 
 SUITE = Path(__file__).parent.parent
 
@@ -91,6 +92,63 @@ def test_a_given_run_is_used_rather_than_the_newest(generator, capsys):
     save("runs/b", generator)
     generate.main(["--run", "elsewhere/a"])
     assert "Generator from elsewhere/a" in capsys.readouterr().out
+
+
+def test_the_file_of_a_generator_may_be_given_in_place_of_its_folder(generator, capsys):
+    save("runs/a", generator)
+    save("runs/a", other_than(generator), "last", epochs=9)
+    drawn = {}
+    for file, epochs in {"generator": 3, "generator-last": 9, "mine": 9}.items():
+        if file == "mine":
+            shutil.copy("runs/a/generator-last.weights.h5", "mine.weights.h5")
+        path = "mine.weights.h5" if file == "mine" else f"runs/a/{file}.weights.h5"
+        generate.main(["--run", path])
+        told = capsys.readouterr().out
+        assert f"Generator from {path}: dcgan" in told
+        assert f"for {epochs} epochs" in told
+        drawn[file] = pixels()
+    assert (drawn["generator"] != drawn["generator-last"]).any()
+    assert (drawn["generator-last"] == drawn["mine"]).all()
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_checkpoint_draws_with_the_average_in_it(tiny, capsys, old):
+    path = checkpoints.paths("runs/tiny")[-1]
+    if old:
+        path = make_old_checkpoint(path)
+    generate.main(["--run", str(path)])
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        f"Generator from {path}: dcgan, 28 x 28",
+        "Trained on 40 pictures of cartoons for 2 epochs",
+    ]
+    drawn = pixels()
+    generate.main(["--run", "runs/tiny", "--which", "last"])
+    assert (pixels() == drawn).all()
+
+
+def test_a_file_that_cannot_draw_is_one_line(tiny):
+    checkpoint = checkpoints.paths("runs/tiny")[-1]
+    shutil.copy(checkpoint, "checkpoint-000001.npz")
+    flipped = Path("runs/tiny/checkpoint-000099.npz")
+    shutil.copy(checkpoint, flipped)
+    flip_a_bit(flipped)
+    shipped = SUITE / "weights/celeba-28/discriminator.weights.h5"
+    for run, message in {
+        "runs/tiny/log.csv": "log.csv is no generator. --run takes a run folder, or",
+        "runs/tiny/generator.json": "generator.json is no generator",
+        str(shipped): "discriminator.weights.h5 is no generator",
+        "runs/b/generator.weights.h5": r"No generator in runs/b yet\. .* --run runs/b$",
+        "runs/tiny/checkpoint-000042.npz": "Cannot draw from .*npz: it is not there",
+        "checkpoint-000001.npz": "its run's constants.json is not beside it",
+        str(flipped): "checkpoint-000099.npz is damaged",
+    }.items():
+        with pytest.raises(SystemExit, match=message) as refused:
+            generate.main(["--run", run])
+        assert "\n" not in refused.value.code
+    path = Path("runs/tiny/constants.json")
+    path.write_text(path.read_text().replace('"WIDTH": 0.25', '"WIDTH": 0.5'))
+    with pytest.raises(SystemExit, match="does not hold a generator as its run's"):
+        generate.main(["--run", str(checkpoint)])
 
 
 def test_a_seed_draws_the_same_faces_and_another_seed_others(generator):

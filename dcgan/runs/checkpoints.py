@@ -18,10 +18,14 @@ import numpy as np
 
 from dcgan.common.console import UserError
 from dcgan.common.files import DAMAGE, sha256, write_whole
+from dcgan.runs import folder
 
 NAME = re.compile(r"checkpoint-(\d+)(\.npz)?")
 
 PROGRESS = "progress"  # the name of the JSON among the arrays
+
+# Constants that a generator has its shape by
+SHAPED_BY = ("network", "image_size", "width")
 
 
 def save(run, arrays, progress, keep):
@@ -166,6 +170,34 @@ def read(path):
     with np.load(path, allow_pickle=False) as arrays:
         read = {name: arrays[name] for name in arrays.files if name != PROGRESS}
     return read, progress
+
+
+def read_average(path):
+    """Return the averaged generator in a checkpoint: its arrays, and facts of it.
+
+    The facts are those of generators.read() that its run's constants.json knows. Raises
+    UserError if that is not beside it, or the checkpoint is damaged.
+    """
+    if not path.exists() or not (path.parent / folder.CONSTANTS).is_file():
+        lacks = f"its run's {folder.CONSTANTS} is not beside it"
+        raise UserError(
+            f"Cannot draw from {path}: {lacks if path.exists() else 'it is not there'}."
+        )
+    written = folder.read_constants(path.parent)
+    constants, begun_with = written["constants"], written["begun_with"]
+    try:
+        arrays, progress = read(path)
+        checksum = sha256(path if path.is_file() else path / "weights.npz")
+        names = sorted(name for name in arrays if name.startswith("average."))
+        facts = {
+            **{name: constants[name.upper()] for name in SHAPED_BY},
+            **{"epochs": progress["epoch"] - 1, "averaged": True, "sha256": checksum},
+            "data": {"name": constants["DATA"], "source": constants["DATA"]}
+            | {name: begun_with[name] for name in ("count", "checksum")},
+        }
+    except DAMAGE as error:
+        raise UserError(f"{path} is damaged ({error}). Take an older one.") from error
+    return [arrays[name] for name in names], facts
 
 
 def _progress_in(path):

@@ -20,6 +20,7 @@ import numpy as np
 from dcgan.common.console import UserError
 from dcgan.common.files import sha256, write_json, write_whole
 from dcgan.common.options import typed
+from dcgan.runs import checkpoints
 
 # The generators of a run, the best by its score and the last: how their files begin.
 # A discriminator may be beside them in weights/, under its own name
@@ -237,6 +238,26 @@ def folder_of(run):
     if Path("runs").exists() and not os.access("runs", os.R_OK | os.X_OK):
         raise UserError("Cannot read the folder runs. Another: --run FOLDER")
     return newest_run("runs") or SHIPPED
+
+
+def find(path, which):
+    """Return the folder of the generator that is meant, and which of it, for read().
+
+    path: the folder, where it is the best or last one as `which` says; or a file in it,
+    of a generator or a checkpoint, which is then the one. UserError for other files.
+    """
+    folder, name = path.parent, path.name
+    if checkpoints.NAME.fullmatch(name):
+        return folder, name
+    if path.is_dir() or not (path.is_file() or name.endswith(ENDS[0])):
+        return path, which
+    stem = name.removesuffix(ENDS[0])
+    if stem in (name, "discriminator"):
+        raise UserError(
+            f"{path} is no generator. --run takes a run folder, or a file of it: "
+            f"{NAMES['best']}{ENDS[0]}, or a checkpoint"
+        )
+    return folder, {NAMES[key]: key for key in NAMES}.get(stem, stem)
 
 
 def newest_run(folder):
