@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 
 from dcgan.common.console import UserError
-from dcgan.common.options import typed
 from dcgan.networks.augment import NUMBERS, Augment
 from dcgan.networks.backend import keras, layers, ops
 from dcgan.networks.layers import BatchNormalization, Conv2D, Conv2DTranspose
