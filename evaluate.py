@@ -26,7 +26,7 @@ from dcgan.training.hardware import describe_backend, describe_device
 
 # Which generator, and against which faces
 RUN = ""  # a run folder, or a generator or checkpoint in one; empty: see above
-WHICH = "best"  # {best, last} the epoch with the best score, or the newest
+WHICH = "best"  # the epoch: "best" by its score, "last", or one that was kept, "20"
 DATA = ""  # real faces, as train.py's DATA; empty: those that it was trained on
 DATA_FOLDER = "data"  # where downloads lie, and the arrays made of pictures
 

@@ -16,7 +16,7 @@ from dcgan.training.chance import noise
 
 # Which generator
 RUN = ""  # a run folder, or a generator or checkpoint in one; empty: see above
-WHICH = "best"  # {best, last} the epoch with the best score, or the newest
+WHICH = "best"  # the epoch: "best" by its score, "last", or one that was kept, "20"
 
 # Which faces
 COUNT = 10  # [1..100000] faces to draw

@@ -70,11 +70,12 @@ DEVICES = "all"  # {all, one} several GPUs need KERAS_BACKEND=jax
 
 # What a run leaves
 RUN = ""  # the run folder; empty: runs/<data>-<size>
-FROM = ""  # another run's folder: go on from it with another recipe, in a new RUN
+FROM = ""  # another run, or a checkpoint of it, to go on from with another recipe
 SEED = 1  # [0..4294967295] seeds the first weights, the order, the flips and the noise
 SAMPLES = 40  # [1..10000] faces on the sheet of each epoch
 CHECKPOINT_MINUTES = 10.0  # (0.0..] between checkpoints, besides the one of each epoch
 KEEP_CHECKPOINTS = 2  # [1..1000000] newest that stay, besides the last epoch's end
+KEEP_EVERY = 0  # [0..1000000] epochs: generator and checkpoint of each such one stay
 
 # How it is watched
 SCORE = "auto"  # {auto, kid, mmd, none} auto: KID on a GPU, else MMD
@@ -85,13 +86,16 @@ STOP_ON_COLLAPSE = False  # {True, False} end the run at an alarm; the best weig
 # Constants that may change when a run is continued: they change its rounding at most
 FREE = (
     *("DATA", "DATA_FOLDER", "EPOCHS", "RUN", "STEPS_PER_CALL", "DEVICES"),
-    *("CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS"),
+    *("CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS", "KEEP_EVERY"),
     *("SCORE", "SCORE_EVERY", "STOP_ON_COLLAPSE"),  # or what is told, not the weights
     "PRECISION",  # what "auto" comes to may not
 )
 
 # Constants that may differ between the processes of a run
-OWN = ("DATA", "DATA_FOLDER", "RUN", "FROM", "CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS")
+OWN = (
+    *("DATA", "DATA_FOLDER", "RUN", "FROM"),
+    *("CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS", "KEEP_EVERY"),
+)
 
 
 def five_steps(gan, batch, train_on):

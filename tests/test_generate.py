@@ -74,6 +74,23 @@ def test_ten_different_faces_come_from_the_newest_run(generator, capsys):
     ]
 
 
+def test_a_kept_epochs_generator_draws_where_it_is_asked_for(generator, capsys):
+    save("runs/a", generator)
+    for refused in ("20", "first"):
+        message = f"runs/a kept no generator of epoch {refused}, for --keep-every was 0"
+        with pytest.raises(SystemExit, match=message):
+            generate.main(["--which", refused])
+    save("runs/a", other_than(generator), "20", epochs=20)
+    save("runs/a", generator, "1000", epochs=1000)
+    generate.main(["--which", "20", "--singles", "singles"])
+    assert "for 20 epochs" in capsys.readouterr().out
+    drawn = faces_of(other_than(generator))
+    assert (pixels("singles/face-01.png") == drawn[0]).all()
+    only = r"no generator of epoch 3, only of 20, 1000\. Try --which best$"
+    with pytest.raises(SystemExit, match=only):
+        generate.main(["--which", "3"])
+
+
 def test_the_last_generator_draws_where_it_is_asked_for(generator, capsys):
     save("runs/a", generator)
     with pytest.raises(SystemExit, match="No last generator in runs/a yet"):

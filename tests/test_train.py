@@ -23,7 +23,7 @@ import preprocess
 import train
 from dcgan.common import files
 from dcgan.common.options import current
-from dcgan.runs import checkpoints, folder
+from dcgan.runs import checkpoints, folder, generators
 from dcgan.runs.run import Run
 from dcgan.training import compiled, scoring
 from dcgan.training.beside import Beside
@@ -202,10 +202,11 @@ def test_a_run_made_longer_learns_and_scores_as_the_constants_say(
     path = Path("runs/tiny", folder.CONSTANTS)
     written = constants_of()
     written["constants"] |= {"G_LEARNING_RATE": 1e-4, "D_LEARNING_RATE": 7e-4}
+    del written["constants"]["KEEP_EVERY"]  # as older runs do not have it
     path.write_text(json.dumps(written))
     monkeypatch.setattr(train, "G_LEARNING_RATE", 1e-4)
     monkeypatch.setattr(train, "D_LEARNING_RATE", 7e-4)
-    train.main(["--epochs", "3", "--score-every", "2"])
+    train.main(["--epochs", "3", "--score-every", "2", "--keep-every", "3"])
     assert "Continuing runs/tiny at epoch 3, iteration 1." in capsys.readouterr().out
     arrays = final()
     assert float(arrays["g_optimizer.001"]) == pytest.approx(1e-4)
@@ -215,6 +216,8 @@ def test_a_run_made_longer_learns_and_scores_as_the_constants_say(
     assert kept["best"][0]["epochs"] == progress_of()["best"]["epoch"] == 2
     facts, _ = kept["last"]
     assert (facts["epochs"], facts["score"]) == (3, None)
+    assert generators.kept("runs/tiny") == [3]
+    assert generators.read("runs/tiny", "3").facts == facts
 
 
 SEVERAL = ["--d-steps", "2", "--g-steps", "3", "--batch-size", "4"]

@@ -18,7 +18,7 @@ import numpy as np
 
 from dcgan.common.console import UserError
 from dcgan.common.files import DAMAGE, sha256, write_whole
-from dcgan.runs import folder
+from dcgan.runs import folder, generators
 
 NAME = re.compile(r"checkpoint-(\d+)(\.npz)?")
 
@@ -32,8 +32,9 @@ def save(run, arrays, progress, keep):
     """Save all that a resumed run needs.
 
     arrays: as finite_arrays() gives them; `progress` is a JSON-able dict with at least
-    "iterations". The newest `keep` checkpoints stay, and the newest of an epoch's end,
-    from which another run may go on (fork.py). Raises UserError if the disk refuses.
+    "iterations". The newest `keep` checkpoints stay, and of those of an epoch's end,
+    from which another run may go on (fork.py), the newest and those whose generator was
+    kept. Raises UserError if the disk refuses.
     """
     path = path_of(run, progress)
     try:
@@ -62,28 +63,38 @@ def write(path, arrays, progress):
 
 def superseded(run, keep):
     """Return the paths of the checkpoints that need not stay; save() tells which."""
-    there = paths(run)
-    ends = [path for path in there if _ends_epoch(path)]
-    return [path for path in there[:-keep] if path not in ends[-1:]]
+    there, kept = paths(run), generators.kept(run)
+    ends = [path for path in there if ended_epoch(path)]
+    stay = {*ends[-1:], *(path for path in ends if ended_epoch(path) in kept)}
+    return [path for path in there[:-keep] if path not in stay]
 
 
-def _ends_epoch(path):
+def ended_epoch(path):
+    """Return the number of the epoch at whose end a checkpoint was saved, or 0."""
     try:
-        return not _progress_in(path)["iteration"]
+        progress = _progress_in(path)
+        return 0 if progress["iteration"] else progress["epoch"] - 1
     except DAMAGE:
-        return False
+        return 0
 
 
-def check_room(run, gan, keep):
-    """Raise UserError where the disk has no room for the checkpoints that will stay."""
+def check_room(run, gan, keep, kept=0):
+    """Raise UserError where the disk has no room for the checkpoints that will stay.
+
+    kept: how many epochs of the run will have a checkpoint and a generator that stay.
+    """
     size = sum(4 * math.prod(array.shape) for array in _variables(gan).values())
     # While one is written, the oldest is there still; generators take less than one
-    needed = size * max(2, keep + 3 - len(paths(run)))
+    needed = size * max(2, keep + 3 + kept - len(paths(run)))
+    # A checkpoint has three times the weights of both networks, and the average
+    needed += size / 4 * max(0, kept - len(generators.kept(run)))
     free = shutil.disk_usage(run).free
     if free < needed:
+        more = ", a larger --keep-every" if kept else ""
         raise UserError(
             f"{run} needs {needed / 1e6:,.0f} MB for checkpoints, and the disk has "
-            f"{free / 1e6:,.0f} MB free. Make room, or another place: --run FOLDER"
+            f"{free / 1e6:,.0f} MB free. Make room{more}, or another place: "
+            "--run FOLDER"
         )
 
 

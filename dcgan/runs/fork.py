@@ -1,9 +1,10 @@
 """Go on from another run with another recipe, or from a shipped pair of networks.
 
 What is best early need not be best late (benchmarks/QUALITY.md). The new run begins as
-a copy of the other at the end of its last epoch, with weights, optimizers, average,
-log, sheets and generators, and the other stays as it is. The new one's constants.json
-and what its generators tell of themselves say what was changed, and when.
+a copy of the other at the end of its last epoch, or at one of its checkpoints, with
+weights, optimizers, average, log, sheets and generators, and the other stays as it is.
+The new one's constants.json and what its generators tell of themselves say what was
+changed, and when.
 
 A folder of weights/ has both networks and nothing else of its run. A run that goes on
 from them begins with its first epoch, on any pictures.
@@ -30,9 +31,9 @@ SHAPES = ("NETWORK", "IMAGE_SIZE", "CHANNELS", "WIDTH", "D_NORM")
 
 
 class Origin(NamedTuple):
-    """A run to go on from, at its newest checkpoint of an epoch's end."""
+    """A run to go on from, at a checkpoint of an epoch's end."""
 
-    folder: str
+    name: str  # as FROM has it: the run's folder or the checkpoint
     constants: dict
     begun_with: dict
     changes: list  # of its recipe so far; see changes()
@@ -46,11 +47,11 @@ class Origin(NamedTuple):
             (self.begun_with.get(name), begun_with[name], name.upper())
             for name in BEGUN_WITH
         ]
-        _check_alike(self.folder, pairs)
+        _check_alike(self.name, pairs)
         done = self.progress["epoch"] - 1
         if constants["EPOCHS"] <= done:
             raise UserError(
-                f"FROM = {self.folder!r}: that run has "
+                f"FROM = {self.name!r}: that run has "
                 f"{generators.epochs_in_words(done)} already, so this one needs more: "
                 f"{typed(epochs=2 * done)}"
             )
@@ -97,9 +98,11 @@ def _check_alike(origin, pairs):
 def read(origin):
     """Return the Origin in a run folder, or the Pair in a folder of weights.
 
+    origin: the folder, or a checkpoint of an epoch's end in a run folder.
     Raises UserError if there is none, if it is damaged, or something trains there.
     """
-    if not _is_run(origin):
+    run = _run_of(origin)
+    if run is None:
         if generators.paths(origin, "discriminator")[0].is_file():
             return Pair(origin, generators.read(origin).facts, {})
         if generators.paths(origin, "best")[0].is_file():
@@ -111,9 +114,19 @@ def read(origin):
             f"FROM = {origin!r}: there is no run. Train one: python train.py "
             f"{typed(run=origin)}"
         )
-    with folder.resting(origin):
-        written = folder.read_constants(origin)
-        for checkpoint in reversed(checkpoints.paths(origin)):
+    with folder.resting(run):
+        written = folder.read_constants(run)
+        there = checkpoints.paths(run)
+        if run != Path(origin):
+            ends = [path for path in there if checkpoints.ended_epoch(path)]
+            there = [path for path in ends if path == Path(origin)]
+            if not there:
+                names = [f"{x.name} ({checkpoints.ended_epoch(x)})" for x in ends]
+                raise UserError(
+                    f"FROM = {origin!r}: it is no checkpoint of an epoch's end. {run} "
+                    f"has those of the epochs in brackets: {', '.join(names) or 'none'}"
+                )
+        for checkpoint in reversed(there):
             _, progress = _read_checkpoint(checkpoint)
             if not progress["iteration"]:  # a row of the log has one recipe
                 return Origin(
@@ -125,8 +138,16 @@ def read(origin):
     )
 
 
-def _is_run(origin):
-    return Path(origin, folder.CONSTANTS).is_file()
+def _run_of(origin):
+    """Return the run folder that is meant, itself or by a checkpoint; None: no run."""
+    path = Path(origin)
+    if not _is_run(path) and checkpoints.NAME.fullmatch(path.name):
+        path = path.parent
+    return path if _is_run(path) else None
+
+
+def _is_run(path):
+    return Path(path, folder.CONSTANTS).is_file()
 
 
 def _read_checkpoint(path):
@@ -144,17 +165,17 @@ def _read_checkpoint(path):
 def begin(origin, run, written, free):
     """Write a new run's constants.json, `written` and its changes, and copy another.
 
-    origin: the folder of that one. It is read anew, for it may have been trained
-    meanwhile; raises UserError as read() and check() do. free: the constants that may
-    change in any run.
+    origin: as read() takes it. It is read anew, for it may have been trained meanwhile;
+    raises UserError as read() and check() do. free: the constants that may change in
+    any run.
     """
-    if not _is_run(origin):
+    if _run_of(origin) is None:
         pair = read(origin)
         epochs = generators.epochs_in_words(pair.facts["epochs"])
         print(f"From      {pair.folder}, {epochs}: both networks", flush=True)
         write_json(Path(run, folder.CONSTANTS), written)
         return
-    with folder.resting(origin):
+    with folder.resting(_run_of(origin)):
         origin = read(origin)
         origin.check(written["constants"], written["begun_with"])
         history = changes(origin, written, free)
@@ -184,7 +205,7 @@ def changes(origin, written, free):
         before, after = (each.get(name.lower()) for each in both)
         if before != after:
             changed[name] = [before, after]
-    change = {"from": origin.folder, "epochs": progress["epoch"] - 1}
+    change = {"from": origin.name, "epochs": progress["epoch"] - 1}
     change |= {"iterations": progress["iterations"], "constants": changed}
     return [*origin.changes, change]
 
@@ -220,20 +241,24 @@ def rescored(progress, score):
 def _copy(origin, run, progress, history):
     """Copy what a run has at its checkpoint into a run folder; the checkpoint last.
 
-    progress: the origin's, or what goes in its place; where it has no best generator
-    the last one stands for it.
+    progress: the origin's, or what goes in its place. Where it has no best generator,
+    or a later one is the best by now, that of its own epoch stands for it.
     """
-    best = "best" if progress["best"] else "last"
-    for which, source in {"best": best, "last": "last"}.items():
+    old_run, done = origin.checkpoint.parent, progress["epoch"] - 1
+    epochs = {which: generators.epochs_in(old_run, which) for which in ("best", "last")}
+    last = "last" if epochs["last"] == done else str(done)
+    if progress["best"] and epochs["best"] != progress["best"]["epoch"]:
+        progress = {**progress, "best": None}
+    best = "best" if progress["best"] else last
+    for which, source in {"best": best, "last": last}.items():
         pairs = zip(
-            generators.paths(origin.folder, source),
-            generators.paths(run, which),
-            strict=True,
+            generators.paths(old_run, source), generators.paths(run, which), strict=True
         )
         for old, new in pairs:
             _copy_file(old, new)
-    for sheet in sorted(Path(origin.folder).glob("samples/epoch-*.png")):
-        _copy_file(sheet, Path(run) / sheet.relative_to(origin.folder))
+    for sheet in sorted(old_run.glob("samples/epoch-*.png")):
+        if int(sheet.stem.removeprefix("epoch-")) <= done:
+            _copy_file(sheet, Path(run) / sheet.relative_to(old_run))
     curves.save_log(run, progress["rows"], history)
     arrays, _ = _read_checkpoint(origin.checkpoint)
     checkpoints.write(checkpoints.path_of(run, progress), arrays, progress)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +24,8 @@ from dcgan.common.options import typed
 from dcgan.runs import checkpoints
 
 # The generators of a run, the best by its score and the last: how their files begin.
-# A discriminator may be beside them in weights/, under its own name
+# Those of kept epochs are generator-020 and so on. A discriminator may be beside them
+# in weights/, under its own name
 NAMES = {"best": "generator", "last": "generator-last"}
 ENDS = (".weights.h5", ".json")
 
@@ -48,8 +50,8 @@ class Generator(NamedTuple):
 def save(run, generator, facts, which="best"):
     """Write a Keras model's weights and what is told of them; the JSON comes after.
 
-    which: "best", "last" or "discriminator". Killed at any moment, it leaves the file
-    of before or this one.
+    which: "best", "last", the number of an epoch as text, or "discriminator". Killed at
+    any moment, it leaves the file of before or this one.
     """
     weights, path = paths(run, which)
     with write_whole(weights) as part:
@@ -76,7 +78,7 @@ def keep(run, generator, facts, best):
     score = facts["score"]
     if score is None and best is not None:
         return best
-    if best is None or score < best["score"] or _epochs_of(run) != best["epoch"]:
+    if best is None or score < best["score"] or epochs_in(run) != best["epoch"]:
         save(run, generator, facts)
         if score is not None:
             return {"epoch": facts["epochs"], "score": score}
@@ -90,6 +92,8 @@ def read(run, which="best"):
     holds anything but the numbers of a generator.
     """
     weights, path = paths(run, which)
+    if which not in (*NAMES, "discriminator") and not weights.is_file():
+        raise UserError(_not_kept(run, which))
     if not weights.is_file() and not path.is_file():
         last = "last " if which == "last" else ""
         where = "" if Path(run) == SHIPPED else f" {typed(run=run)}"
@@ -131,15 +135,30 @@ def fill(model, weights):
 
 def paths(run, which):
     """Return the Paths of a generator's weights and of its JSON."""
-    return tuple(Path(run) / f"{NAMES.get(which, which)}{end}" for end in ENDS)
+    name = f"{NAMES['best']}-{int(which):03d}" if which.isdecimal() else which
+    return tuple(Path(run) / f"{NAMES.get(which, name)}{end}" for end in ENDS)
+
+
+def kept(run):
+    """Return the numbers of the epochs whose generators were kept in a run, sorted."""
+    name = re.compile(rf"{NAMES['best']}-(\d+){re.escape(ENDS[0])}")
+    found = (name.fullmatch(path.name) for path in Path(run).glob(f"*{ENDS[0]}"))
+    return sorted(int(each[1]) for each in found if each)
+
+
+def _not_kept(run, which):
+    epochs = ", ".join(map(str, kept(run)))
+    others = f", only of {epochs}" if epochs else ", for --keep-every was 0"
+    return f"{run} kept no generator of epoch {which}{others}. Try --which best"
 
 
 def epochs_of(run):
     """Return how many epochs the longer trained generator of a run has had, or 0."""
-    return max(_epochs_of(run, which) for which in NAMES)
+    return max(epochs_in(run, which) for which in NAMES)
 
 
-def _epochs_of(run, which="best"):
+def epochs_in(run, which="best"):
+    """Return how many epochs one of the generators of a run has had, or 0."""
     try:
         return read(run, which).facts["epochs"]
     except UserError:

@@ -84,7 +84,10 @@ class Run:
                 else:
                     write_json(self.folder / folder.CONSTANTS, written)
             self.changes = folder.read_constants(self.folder)["changes"]
-            checkpoints.check_room(self.folder, gan, self.constants["KEEP_CHECKPOINTS"])
+            names = ("EPOCHS", "KEEP_CHECKPOINTS", "KEEP_EVERY")
+            epochs, keep, every = (self.constants[name] for name in names)
+            kept = epochs // every if every else 0
+            checkpoints.check_room(self.folder, gan, keep, kept)
             folder.sweep(self.folder)
             self.begun_with, self.pictures = begun_with, pictures
             yield
@@ -128,6 +131,9 @@ class Run:
         curves.save_log(self.folder, progress.rows, self.changes, undecided)
         facts = self._facts_of_generator(average, row, scored_by)
         progress.best = generators.keep(self.folder, average, facts, progress.best)
+        every = self.constants["KEEP_EVERY"]
+        if every and row["epoch"] % every == 0:
+            generators.save(self.folder, average, facts, str(row["epoch"]))
         self._save(arrays, progress)
 
     def _facts_of_generator(self, generator, row, scored_by):

@@ -16,7 +16,7 @@ RUN = Path("runs/x")
 
 def save(gan, iterations, iteration=0, keep=2, **more):
     """Save a checkpoint; return its path."""
-    progress = {"iterations": iterations, "iteration": iteration, **more}
+    progress = {"iterations": iterations, "iteration": iteration, "epoch": 2, **more}
     checkpoints.save(RUN, checkpoints.finite_arrays(gan), progress, keep)
     return checkpoints.path_of(RUN, progress)
 
@@ -47,7 +47,7 @@ def test_a_checkpoint_is_one_file_of_all_that_training_changes(gan):
     progress = checkpoints.load(RUN, gan)
     assert progress == checkpoints.read(path)[1]
     assert progress == {
-        **{"iterations": 12, "iteration": 0},
+        **{"iterations": 12, "iteration": 0, "epoch": 2},
         "rows": [{"epoch": 1, "mmd": None}],
     }
     assert_same_bits(before, checkpoints.finite_arrays(gan))
@@ -64,7 +64,8 @@ def test_a_folder_of_an_older_run_is_read_and_gives_way(gan):
     mine = RUN / "checkpoint-best"
     mine.mkdir()
     spoil(gan)
-    assert checkpoints.load(RUN, gan) == {"iterations": 5, "iteration": 0, "rows": []}
+    progress = {"iterations": 5, "iteration": 0, "epoch": 2, "rows": []}
+    assert checkpoints.load(RUN, gan) == progress
     assert_same_bits(before, checkpoints.finite_arrays(gan))
     save(gan, 5)
     assert kept() == ["checkpoint-000005.npz"]
@@ -152,7 +153,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     harm(save(gan, 2))
     damaged = checkpoints.paths(RUN)[-1].name
     spoil(gan)
-    assert checkpoints.load(RUN, gan) == {"iterations": 1, "iteration": 0}
+    assert checkpoints.load(RUN, gan)["iterations"] == 1
     assert_same_bits(before, checkpoints.finite_arrays(gan))
     out = capsys.readouterr().out
     assert f"{RUN}/{damaged} is damaged (" in out
@@ -249,6 +250,10 @@ def test_a_disk_without_room_for_the_checkpoints_is_told_first(gan, monkeypatch)
         checkpoints.check_room(RUN, gan, 2)
     free = 4 * size
     checkpoints.check_room(RUN, gan, 2)
+    with pytest.raises(SystemExit, match="Make room, a larger --keep-every, or anoth"):
+        checkpoints.check_room(RUN, gan, 2, kept=4)
+    free = 9 * size  # four more, and four generators of a quarter of that at most
+    checkpoints.check_room(RUN, gan, 2, kept=4)
 
 
 def test_a_progress_is_read_as_json_holds_it(gan):

@@ -276,10 +276,79 @@ def test_it_goes_on_from_an_epochs_end(built):
     assert constants_of("runs/new")["changes"][0]["epochs"] == 1
     arrays, progress = checkpoints.read(end)
     assert_same_bits(final("runs/new"), arrays)
-    assert progress_of("runs/new") == progress
+    # The best generator by now is of a later epoch
+    assert progress_of("runs/new") == {**progress, "best": None}
     end.unlink()
     with pytest.raises(SystemExit, match="no checkpoint of an epoch's end"):
         fork_off(built, "runs/newer")
+
+
+FIRST = "runs/tiny/checkpoint-000005.npz"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_from_an_earlier_checkpoint_learns_what_that_one_did(monkeypatch):
+    before = contents(ORIGIN)
+    go_on(monkeypatch, "--from", FIRST, epochs=2)
+    assert_same_bits(final("runs/new"), final())
+    assert [row["mmd"] for row in log_of("runs/new")] == [
+        row["mmd"] for row in log_of()
+    ]
+    assert contents(ORIGIN) == before
+
+
+def keep_first_epoch():
+    """Let the tiny run have kept the generator of its first epoch."""
+    for old, new in zip(
+        generators.paths(ORIGIN, "last"), generators.paths(ORIGIN, "1"), strict=True
+    ):
+        shutil.copy(old, new)
+    facts = {**generators.read(ORIGIN).facts, "epochs": 1, "score": 0.5}
+    sign(ORIGIN, facts, "1")
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_of_an_earlier_epoch_comes_along_what_there_was(built, capsys, is_kept):
+    """The generators only if they were kept: best and last are of a later one."""
+    if is_kept:
+        keep_first_epoch()
+    fork_off(built, FROM=FIRST, LOSS="hinge")
+    assert f"From      {FIRST}, 1 epoch: LOSS 'hinge' for" in capsys.readouterr().out
+    arrays, progress = checkpoints.read(Path(FIRST))
+    assert_same_bits(final("runs/new"), arrays)
+    assert progress_of("runs/new") == {**progress, "best": None}
+    assert log_of("runs/new") == log_of()[:1]
+    names = set(contents("runs/new"))
+    assert {name for name in names if "sample" in name} == {"samples/epoch-001.png"}
+    assert any("generator" in name for name in names) == is_kept
+    for which in generators.NAMES if is_kept else ():
+        assert generators.read("runs/new", which).facts["epochs"] == 1
+    [change] = constants_of("runs/new")["changes"]
+    assert (change["from"], change["epochs"], change["iterations"]) == (FIRST, 1, 5)
+
+
+def test_the_best_of_an_earlier_epoch_comes_along_if_it_still_is(built):
+    facts = {**generators.read(ORIGIN).facts, "epochs": 1, "score": 0.0}
+    sign(ORIGIN, facts)
+    fork_off(built, FROM=FIRST)
+    assert generators.read("runs/new").facts["score"] == 0.0
+    assert progress_of("runs/new")["best"]["epoch"] == 1
+
+
+def test_a_checkpoint_that_cannot_be_gone_on_from_is_told_with_those_that_can(built):
+    save_progress(checkpoints.paths(ORIGIN)[-1], iteration=2, iterations=12)
+    there = r"runs/tiny has .* brackets: checkpoint-000005.npz \(1\), checkpoint-000010"
+    for number in (7, 12):
+        name = f"runs/tiny/checkpoint-{number:06d}.npz"
+        message = f"FROM = '{name}': it is no checkpoint of an epoch's end. {there}"
+        with pytest.raises(SystemExit, match=message):
+            fork_off(built, FROM=name)
+
+
+def test_a_run_that_is_named_as_a_checkpoint_is_a_run(built):
+    shutil.copytree(ORIGIN, "runs/tiny/checkpoint-000077")
+    fork_off(built, FROM="runs/tiny/checkpoint-000077")
+    assert constants_of("runs/new")["changes"][0]["epochs"] == 2
 
 
 def test_what_the_run_did_meanwhile_comes_along(built):

@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -133,6 +134,36 @@ def test_an_epochs_end_leaves_all_there_is_to_it(gan, begun):
     with begin(run, gan):
         assert run.load(gan) == begun.as_dict()
     assert begun.best == {"epoch": 1, "score": 0.2}
+
+
+def test_every_so_many_epochs_generator_and_checkpoint_stay(gan):
+    run, progress = open_again(KEEP_EVERY=2), Progress()
+    with begin(run, gan):
+        for epoch in range(1, 6):
+            do_epoch(run, gan, progress, 1 / epoch)
+    assert generators.kept("runs/a") == [2, 4]
+    for epoch in (2, 4):
+        facts = generators.read("runs/a", str(epoch)).facts
+        assert (facts["epochs"], facts["score"]) == (epoch, 1 / epoch)
+        with h5py.File(f"runs/a/generator-00{epoch}.weights.h5") as file:
+            assert file["layers/dense/vars/0"][0, 0] == epoch
+    ends = [checkpoints.ended_epoch(path) for path in checkpoints.paths("runs/a")]
+    assert ends == [2, 4, 5]
+    Path("runs/a/generator-004.weights.h5").unlink()  # which the user may
+    run = open_again()  # from now on none
+    with begin(run, gan):
+        progress.take_up(run.load(gan))
+        for _ in range(3):
+            do_epoch(run, gan, progress, 0.5)
+    ends = [checkpoints.ended_epoch(path) for path in checkpoints.paths("runs/a")]
+    assert ends == [2, 7, 8]
+    assert generators.kept("runs/a") == [2]
+
+
+def test_a_disk_without_room_for_what_is_to_be_kept_is_told_first(gan, monkeypatch):
+    run = open_again(KEEP_EVERY=10, EPOCHS=10**6)
+    with pytest.raises(SystemExit, match=r"needs \d.* MB .* larger --keep-every"):
+        begin(run, gan).__enter__()
 
 
 def test_faces_that_are_shown_in_every_step_of_the_discriminator_count(gan):
