@@ -633,7 +633,7 @@ def test_a_run_folder_that_even_root_cannot_make_is_one_line(quick):
     [
         (["--image-size", "50"], 1, "cannot draw 50 pixels. Try --image-size 48 or 56"),
         (["--image-size", "7"], 2, "--image-size 7: must be at least 8"),
-        (["--loss", "hings"], 2, "--loss hings: must be one of cross-entropy, least"),
+        (["--loss", "hings"], 2, "--loss hings: must be one of cross-entropy, minim"),
         (["--epochs", "-1"], 2, "--epochs -1: must be at least 1"),
         (["--d-steps", "0"], 2, "--d-steps 0: must be at least 1"),
         (["--batch-size", "1"], 1, "BATCH_SIZE = 1: batch norm needs 2"),
