@@ -18,12 +18,14 @@ from typing import NamedTuple
 import numpy as np
 
 from dcgan.common.console import UserError
+from dcgan.common.options import typed
 from dcgan.networks.augment import NUMBERS, Augment
 from dcgan.networks.backend import keras, layers, ops
 from dcgan.networks.layers import BatchNormalization, Conv2D, Conv2DTranspose
 from dcgan.networks.losses import R1, accuracies, loss_named, realer
 from dcgan.networks.spectral import SpectralConv2D, SpectralDense
 from dcgan.runs import checkpoints, generators
+from dcgan.runs.folder import CHECKPOINT
 
 LATENT = 100  # numbers of noise that a face is drawn from
 
@@ -171,7 +173,7 @@ def load_generator(run, which="best"):
     UserError if there is none, if it is damaged, or does not fit what it tells of
     itself.
     """
-    if checkpoints.NAME.fullmatch(which):
+    if CHECKPOINT.fullmatch(which):
         return _load_average(Path(run, which))
     while True:
         weights, facts = generators.read(run, which)
@@ -351,11 +353,11 @@ def check_size(network, image_size):
     if image_size not in sizes:
         smaller = [size for size in sizes if size < image_size]
         larger = [size for size in sizes if size > image_size]
-        nearest = " or ".join(map(str, (*smaller[-1:], *larger[:1])))
-        dcgan = ", or --network dcgan" if image_size in DCGAN else ""
+        nearest = [typed(image_size=size) for size in (*smaller[-1:], *larger[:1])]
+        nearest += ["--network dcgan"] if image_size in DCGAN else []
         raise UserError(
-            f"The {network} network cannot draw {image_size} pixels. Try --image-size "
-            f"{nearest}{dcgan}."
+            f"The {network} network cannot draw {image_size} pixels. Try "
+            f"{', or '.join(nearest)}."
         )
 
 

@@ -107,7 +107,8 @@ def with_a_checkpoint(name):
 def kill_workers(name):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preprocess, "_fill", fail)
-        preprocess._make(Path("x.npy"), name, {"image_size": 28}, 0, {})
+        wanted = {"source": name, "image_size": 28, "channels": 3}
+        preprocess._make(Path("x.npy"), Path(name), None, wanted, 0, {})
 
 
 def fail(*_):

@@ -130,7 +130,7 @@ def test_a_file_of_a_run_is_scored_against_what_the_run_was_trained_on(
     trained, monkeypatch, capsys, which
 ):
     shutil.copytree(trained / "runs/tiny", "runs/tiny")
-    monkeypatch.setattr(preprocess, "FOLDER", str(trained / "data"))
+    monkeypatch.setattr(evaluate, "DATA_FOLDER", str(trained / "data"))
     monkeypatch.setattr(evaluate, "SAMPLES", 20)
     monkeypatch.setattr(evaluate, "DATA", "")
     monkeypatch.setattr(evaluate, "NETWORK", "none")

@@ -298,7 +298,11 @@ def test_grey_pictures_are_learnt_drawn_and_scored_as_grey(fresh, quick, monkeyp
     generate.main([])
     with Image.open("faces.png") as image:
         assert np.ptp(np.asarray(image).astype(int), axis=2).max() == 0
-    evaluate.main(["--samples", "20", "--network", "none"])
+    before = Path("faces.png").read_bytes()
+    [checkpoint] = checkpoints.paths("runs/tiny")
+    generate.main(["--run", str(checkpoint)])
+    assert Path("faces.png").read_bytes() == before
+    evaluate.main(["--samples", "20", "--network", "none", "--run", "runs/tiny"])
     metrics = json.loads(Path("runs/tiny/metrics.json").read_text())
     assert metrics["mmd"] > 0
     monkeypatch.setattr(train, "EPOCHS", 2)
@@ -631,7 +635,11 @@ def test_a_run_folder_that_even_root_cannot_make_is_one_line(quick):
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--image-size", "50"], 1, "cannot draw 50 pixels. Try --image-size 48 or 56"),
+        (
+            ["--image-size", "50"],
+            1,
+            "cannot draw 50 pixels. Try --image-size 48, or --image-size 56",
+        ),
         (["--image-size", "7"], 2, "--image-size 7: must be at least 8"),
         (["--loss", "hings"], 2, "--loss hings: must be one of cross-entropy, minim"),
         (["--epochs", "-1"], 2, "--epochs -1: must be at least 1"),

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dcgan.common.console import UserError
 from dcgan.common.files import DAMAGE
+from dcgan.common.options import typed
 
 # What stands before a member's bytes: PK 3 4, ..., bytes of its name, of its extras
 LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -94,9 +95,9 @@ def unpack(path):
     if not ending:
         return ""
     folder = path.name[: -len(ending)] or "pictures"
-    file, folder = shlex.quote(str(path)), shlex.quote(folder)
-    command = UNPACK[ending].replace("FILE", file).replace("FOLDER", folder)
-    return f"Unpack it: mkdir -p {folder} && {command}; then --data {folder}"
+    file, place = shlex.quote(str(path)), shlex.quote(folder)
+    command = UNPACK[ending].replace("FILE", file).replace("FOLDER", place)
+    return f"Unpack it: mkdir -p {place} && {command}; then {typed(data=folder)}"
 
 
 def read(archive, member):

@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import os
-import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -20,12 +19,10 @@ from dcgan.common.console import UserError
 from dcgan.common.files import DAMAGE, sha256, write_whole
 from dcgan.runs import folder, generators
 
-NAME = re.compile(r"checkpoint-(\d+)(\.npz)?")
-
 PROGRESS = "progress"  # the name of the JSON among the arrays
 
 # Constants that a generator has its shape by
-SHAPED_BY = ("network", "image_size", "width")
+SHAPED_BY = ("network", "image_size", "width", "channels")
 
 
 def save(run, arrays, progress, keep):
@@ -155,7 +152,7 @@ def paths(run):
     numbered = {
         int(name[1]): path
         for path in sorted(Path(run).glob("checkpoint-*"))  # a file after its folder
-        if (name := NAME.fullmatch(path.name))
+        if (name := folder.CHECKPOINT.fullmatch(path.name))
     }
     return [numbered[iterations] for iterations in sorted(numbered)]
 
@@ -205,6 +202,7 @@ def read_average(path):
             **{"epochs": progress["epoch"] - 1, "averaged": True, "sha256": checksum},
             "data": {"name": constants["DATA"], "source": constants["DATA"]}
             | {name: begun_with[name] for name in ("count", "checksum")},
+            "constants": constants,
         }
     except DAMAGE as error:
         raise UserError(f"{path} is damaged ({error}). Take an older one.") from error

@@ -17,6 +17,8 @@ CONSTANTS = "constants.json"
 
 LOCK = "lock"
 
+CHECKPOINT = re.compile(r"checkpoint-(\d+)(\.npz)?")
+
 # Constants that older runs do not have, and what they are in these. Whoever adds one
 # that may not change to train.py adds it here, too
 ADDED = {

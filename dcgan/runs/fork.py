@@ -141,7 +141,7 @@ def read(origin):
 def _run_of(origin):
     """Return the run folder that is meant, itself or by a checkpoint; None: no run."""
     path = Path(origin)
-    if not _is_run(path) and checkpoints.NAME.fullmatch(path.name):
+    if not _is_run(path) and folder.CHECKPOINT.fullmatch(path.name):
         path = path.parent
     return path if _is_run(path) else None
 

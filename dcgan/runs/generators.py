@@ -21,7 +21,7 @@ import numpy as np
 from dcgan.common.console import UserError
 from dcgan.common.files import sha256, write_json, write_whole
 from dcgan.common.options import typed
-from dcgan.runs import checkpoints
+from dcgan.runs.folder import CHECKPOINT
 
 # The generators of a run, the best by its score and the last: how their files begin.
 # Those of kept epochs are generator-020 and so on. A discriminator may be beside them
@@ -266,7 +266,7 @@ def find(path, which):
     of a generator or a checkpoint, which is then the one. UserError for other files.
     """
     folder, name = path.parent, path.name
-    if checkpoints.NAME.fullmatch(name):
+    if CHECKPOINT.fullmatch(name):
         return folder, name
     if path.is_dir() or not (path.is_file() or name.endswith(ENDS[0])):
         return path, which

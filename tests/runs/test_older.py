@@ -32,7 +32,7 @@ ADDED = {
     "batch": ("", "batch_size"),
     "from": ("FROM", ""),
     "steps": ("D_STEPS G_STEPS", ""),
-    "fit": ("DATA_FOLDER FIT CHANNELS", ""),
+    "fit": ("DATA_FOLDER FIT CHANNELS KEEP_EVERY", ""),
 }
 VERSIONS = list(ADDED)
 
