@@ -13,7 +13,12 @@ SCORES = ("kid", "mmd")
 def save_sheet(run, epoch, faces):
     """Write samples/epoch-001.png: faces (n, S, S, 3) uint8, ten a row."""
     with write_whole(Path(run) / "samples" / f"epoch-{epoch:03d}.png") as part:
-        grid(faces, columns=10, scale=max(1, round(84 / faces.shape[1]))).save(part)
+        grid(faces, columns=10, scale=enlarged(faces.shape[1])).save(part)
+
+
+def enlarged(side):
+    """Return how many times its size a face of so many pixels has on a sheet."""
+    return max(1, round(84 / side))
 
 
 def save_log(run, rows, changes=(), undecided=None):

@@ -12,7 +12,7 @@ from dcgan.common.files import write_json
 from dcgan.common.options import typed
 from dcgan.networks.backend import is_out_of_memory
 from dcgan.networks.losses import LOSSES
-from dcgan.runs import checkpoints, curves, folder, fork, generators
+from dcgan.runs import checkpoints, curves, folder, fork, generators, page
 
 
 def open_run(path, constants, free, origin, device):
@@ -118,7 +118,7 @@ class Run:
         self.saved = time.monotonic()
 
     def save_epoch(self, arrays, average, progress, sheet, scored_by):
-        """Write the sheet, log, curves, generators and, last, checkpoint of an epoch.
+        """Write sheet, log, curves, generators, page and, last, checkpoint of an epoch.
 
         Killed before the checkpoint is there, a run does the epoch's end once more.
         arrays: of checkpoints.finite_arrays(); average: the averaged generator, a copy;
@@ -134,6 +134,7 @@ class Run:
         every = self.constants["KEEP_EVERY"]
         if every and row["epoch"] % every == 0:
             generators.save(self.folder, average, facts, str(row["epoch"]))
+        page.save(self.folder, undecided)
         self._save(arrays, progress)
 
     def _facts_of_generator(self, generator, row, scored_by):

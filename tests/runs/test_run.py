@@ -1,6 +1,7 @@
 import copy
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 import train
 from dcgan.common import files
 from dcgan.common.options import current
-from dcgan.runs import checkpoints, curves, generators
+from dcgan.networks.losses import LOSSES
+from dcgan.runs import checkpoints, curves, generators, page
 from dcgan.runs.checkpoints import finite_arrays
 from dcgan.runs.run import Run, open_run
 from dcgan.training.devices import Device
@@ -115,7 +117,7 @@ def test_an_epochs_end_leaves_all_there_is_to_it(gan, begun):
     assert sorted(contents("runs/a")) == [
         *("checkpoint-000005.npz", "constants.json", "generator-last.json"),
         *("generator-last.weights.h5", "generator.json", "generator.weights.h5"),
-        *("log.csv", "losses.png", "samples/epoch-001.png"),
+        *("index.html", "log.csv", "losses.png", "samples/epoch-001.png"),
     ]
     facts = generators.read("runs/a", "last").facts
     wanted = {
@@ -129,6 +131,8 @@ def test_an_epochs_end_leaves_all_there_is_to_it(gan, begun):
         },
     }
     assert {name: facts[name] for name in wanted} == wanted
+    shown = page.HELD.search(Path("runs/a/index.html").read_text())[2]
+    assert json.loads(shown)["undecided"] == LOSSES["cross-entropy"].undecided
     run = open_again()
     assert run.score_before == "mmd"
     with begin(run, gan):
@@ -177,8 +181,8 @@ def test_faces_that_are_shown_in_every_step_of_the_discriminator_count(gan):
 
 
 def test_a_kill_at_an_epochs_end_leaves_the_same_run(gan, begun, monkeypatch):
-    """An epoch's end writes sheet, log, curves, last, best and checkpoint. It is killed
-    in the second one's, before each of its files gets its name.
+    """An epoch's end writes sheet, log, curves, last, best, page and checkpoint. It is
+    killed in the second one's, before each of its files gets its name.
     """
     shutil.copytree("runs/a", "begun")
     calls = []
@@ -199,11 +203,11 @@ def test_a_kill_at_an_epochs_end_leaves_the_same_run(gan, begun, monkeypatch):
     monkeypatch.setattr(files, "replace", deadly)
     most = 100
     assert go_on().best == {"epoch": 2, "score": 0.1}
-    whole, written = contents("runs/a"), calls.copy()
+    whole, written = contents_but_times("runs/a"), calls.copy()
     assert written == [
         *("epoch-002.png", "log.csv", "losses.png", "generator-last.weights.h5"),
         *("generator-last.json", "generator.weights.h5", "generator.json"),
-        "checkpoint-000010.npz",
+        *("index.html", "checkpoint-000010.npz"),
     ]
     for killed_at in range(len(written)):
         shutil.rmtree("runs/a")
@@ -217,10 +221,19 @@ def test_a_kill_at_an_epochs_end_leaves_the_same_run(gan, begun, monkeypatch):
         assert epochs == [2 if killed_at > 5 else 1, 2 if killed_at > 3 else 1]
         most = 100
         assert go_on().best == {"epoch": 2, "score": 0.1}
-        assert contents("runs/a") == whole
+        assert contents_but_times("runs/a") == whole
 
 
 NAMES = ("best", "last")
+
+
+def contents_but_times(run):
+    """Return contents() without the times of files, which the page tells."""
+    found = contents(run)
+    times = rb'checksum="\d+"|"ended":[\d.]+|"of":"[^"]+"'
+    found["index.html"], count = re.subn(times, b"", found["index.html"])
+    assert count == 2 + len(list(Path(run).glob("samples/*.png")))
+    return found
 
 
 def test_other_constants_are_named_and_refused_unless_they_are_free(gan, begun):
