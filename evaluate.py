@@ -17,6 +17,7 @@ from dcgan.common.console import Bar, UserError, quiet_stderr, run
 from dcgan.common.files import write_json, write_whole
 from dcgan.common.options import options, typed
 from dcgan.pictures.faces import grid
+from dcgan.runs import page
 from dcgan.runs.folder import now, versions
 from dcgan.runs.generators import find, folder_of, in_words
 from dcgan.scores import features, inception, metrics
@@ -84,6 +85,7 @@ def main(argv=None):
     print(table(scores, protocol))
     save_metrics(folder, scores, protocol)
     save_nearest(folder, fake[:SHOWN], real)
+    renew_page(folder)
     if refusal:
         raise UserError(f"No FID, no KID. {refusal}")
 
@@ -262,6 +264,16 @@ def save_nearest(folder, fake, real):
         f"{usual:.0f} (root mean square, median of {SHOWN})."
         + ("" if drawn else " Do not pass it on.")
     )
+
+
+def renew_page(folder):
+    """Let the run's page, if it has one, show the scores and nearest.png, or say why
+    not.
+    """
+    try:
+        page.renew(folder)
+    except UserError as error:
+        print(error)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 import functools
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import models
 import preprocess
 from dcgan.common.console import UserError
 from dcgan.common.options import current
-from dcgan.runs import generators
+from dcgan.runs import generators, page
 from dcgan.scores import inception, metrics
 from tests.scores.narrow import HOSTILE, faces, write_torchscript
 
@@ -356,6 +357,18 @@ def test_where_metrics_cannot_be_written_the_table_is_printed(capsys):
     assert "MMD" in told
     assert "Cannot write runs/a/metrics.json" in told
     assert "The table above is all there is." in told
+
+
+def test_the_page_of_a_run_that_has_one_shows_the_scores(capsys):
+    Path("runs/a/index.html").touch()
+    evaluate.main(["--network", "none"])
+    text = page.HELD.search(Path("runs/a/index.html").read_text())[2]
+    shown = json.loads(text)
+    assert shown["metrics"] == metrics_of()
+    assert shown["nearest"]
+    Path(f"runs/a/part-{os.getpid()}-index.html").mkdir()  # in its way
+    evaluate.main(["--network", "none"])
+    assert "\nCannot write runs/a/index.html: " in capsys.readouterr().out
 
 
 def test_real_faces_never_go_among_the_suites_weights(capsys):
