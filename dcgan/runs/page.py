@@ -11,7 +11,6 @@ import io
 import json
 import math
 import re
-import shlex
 import sys
 import zlib
 from pathlib import Path
@@ -22,6 +21,7 @@ from PIL import Image
 from dcgan.common.console import UserError
 from dcgan.common.console import run as run_script
 from dcgan.common.files import DAMAGE, write_whole
+from dcgan.common.options import typed
 from dcgan.pictures.faces import GAP
 from dcgan.runs import curves
 from dcgan.runs.folder import CONSTANTS
@@ -91,7 +91,7 @@ def told(run, encoded):
     lately = sum(took[-3:]) / 3 if took[2:] else sum(took[-1:])
     return {
         "name": run.absolute().name,
-        "command": f"python generate.py --run {shlex.quote(str(run))}",
+        "command": f"python generate.py {typed(run=run)}",
         "epochs": epochs,
         "finished": done >= epochs > 0,
         "took": sum(took),
