@@ -75,6 +75,7 @@ SEED = 1  # [0..4294967295] seeds the first weights, the order, the flips and th
 SAMPLES = 40  # [1..10000] faces on the sheet of each epoch
 CHECKPOINT_MINUTES = 10.0  # (0.0..] between checkpoints, besides the one of each epoch
 KEEP_CHECKPOINTS = 2  # [1..1000000] newest that stay, besides the last epoch's end
+EPOCH_END_SHARE = 0.1  # (0.0..1.0] of the time, for epochs' ends; 1: after each epoch
 KEEP_EVERY = 0  # [0..1000000] epochs: generator and checkpoint of each such one stay
 
 # How it is watched
@@ -87,7 +88,8 @@ STOP_ON_COLLAPSE = False  # {True, False} end the run at an alarm; the best weig
 FREE = (
     *("DATA", "DATA_FOLDER", "EPOCHS", "RUN", "STEPS_PER_CALL", "DEVICES"),
     *("CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS", "KEEP_EVERY"),
-    *("SCORE", "SCORE_EVERY", "STOP_ON_COLLAPSE"),  # or what is told, not the weights
+    # Or what is told, not the weights
+    *("SCORE", "SCORE_EVERY", "STOP_ON_COLLAPSE", "EPOCH_END_SHARE"),
     "PRECISION",  # what "auto" comes to may not
 )
 
@@ -197,14 +199,22 @@ def train(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
             beside.wait()
             finish_epoch(run, gan, device, progress, scorer, beside)
             if progress.epoch <= EPOCHS and (asked := stopping.is_asked()):
-                beside.wait()  # for the epoch's checkpoint
+                beside.wait()
+                run.save_checkpoint(gan, progress)
                 stopping.exit_if(asked, run.saved_at(progress))
     print(run.finished(scoring.which_to_draw(scorer.kind, IMAGE_SIZE)))
 
 
 def finish_epoch(run, gan, device, progress, scorer, beside):  # noqa: PLR0913
-    """Draw and copy what an epoch leaves; score and save it beside the next epoch."""
+    """Draw and copy what an epoch leaves; score and save it beside the next epoch.
+
+    Short epochs leave no more than their row of the log until an end is due.
+    """
     began = time.monotonic()
+    is_whole = progress.epoch >= EPOCHS or run.end_is_due(EPOCH_END_SHARE, progress)
+    if not device.from_first(is_whole):
+        progress.end_epoch(batch_size() * D_STEPS, scorer.unscored(), 0.0)
+        return
     arrays, average = finite_arrays(gan), models.copy_of(gan.average)
     sheet = models.draw(gan.average, sheet_noise())
     of_score = noise(SEED, "score_noise", (scorer.count, models.LATENT))
@@ -217,6 +227,7 @@ def finish_epoch(run, gan, device, progress, scorer, beside):  # noqa: PLR0913
         row = ended.end_epoch(batch_size() * D_STEPS, scores, stood)
         run.save_epoch(arrays, average, ended, sheet, scorer.protocol)
         progress.rows, progress.best = ended.rows, ended.best
+        run.note_end(time.monotonic() - began)
         # Of several processes none leaves before the first has saved everything
         if device.largest(int(bool(row["alarm"]))):
             run.heed(alarms.message(row), progress, STOP_ON_COLLAPSE)

@@ -220,6 +220,47 @@ def test_a_run_made_longer_learns_and_scores_as_the_constants_say(
     assert generators.read("runs/tiny", "3").facts == facts
 
 
+def test_short_epochs_leave_their_rows_and_the_first_and_last_all_there_is(quick):
+    """And train to the same weights as if each of them had left all."""
+    few = ["--images", "16", "--epochs", "6"]
+    train.main([*few, "--run", "runs/each"])
+    train.main([*few, "--run", "runs/tiny", "--epoch-end-share", "1e-9"])
+    assert_same_bits(final("runs/each"), final())
+    sheets = sorted(path.name for path in Path("runs/tiny/samples").iterdir())
+    assert sheets == ["epoch-001.png", "epoch-006.png"]
+    assert names_of("runs/tiny") == ["checkpoint-000002.npz", "checkpoint-000012.npz"]
+    each, rows = log_of("runs/each"), log_of()
+    for name in ("epoch", "iterations", *LOSSES):
+        assert [row[name] for row in rows] == [row[name] for row in each]
+    for name in ("diversity", "mmd"):
+        wanted = [row[name] if row["epoch"] in "16" else "" for row in each]
+        assert [row[name] for row in rows] == wanted
+    best = min((rows[0], rows[5]), key=lambda row: float(row["mmd"]))
+    assert progress_of()["best"]["epoch"] == int(best["epoch"])
+    assert generators_of()["last"][0]["epochs"] == 6
+
+
+def test_stopped_after_an_epoch_that_left_a_row_alone_it_goes_on_from_there(
+    quick, monkeypatch, capsys
+):
+    few = ["--images", "16", "--epochs", "5", "--epoch-end-share", "1e-9"]
+    train.main([*few, "--run", "runs/whole"])
+    with monkeypatch.context() as patch:
+        interrupt(patch, 3 * 2)  # in the last call of the third epoch
+        with pytest.raises(SystemExit) as stopped:
+            train.main([*few, "--run", "runs/tiny"])
+    assert stopped.value.code == 130
+    assert "Stopped and saved before epoch 4, iteration 1" in capsys.readouterr().err
+    assert len(log_of()) == 1
+    train.main([*few, "--run", "runs/tiny"])
+    assert "Continuing runs/tiny at epoch 4, iteration 1" in capsys.readouterr().out
+    assert_same_bits(final("runs/whole"), final())
+    columns = ("epoch", *LOSSES)
+    assert [[row[name] for name in columns] for row in log_of()] == [
+        [row[name] for name in columns] for row in log_of("runs/whole")
+    ]
+
+
 SEVERAL = ["--d-steps", "2", "--g-steps", "3", "--batch-size", "4"]
 SEVERAL += ["--average-decay", "0", "--score", "none", "--steps-per-call", "1"]
 SEVERAL += ["--image-size", "48"]

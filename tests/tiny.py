@@ -19,6 +19,7 @@ TINY = {
     "BATCH_SIZE": 8,
     "EPOCHS": 2,
     "SAMPLES": 20,
+    "EPOCH_END_SHARE": 1.0,
     "STEPS_PER_CALL": 5,  # an epoch
     "SCORE": "mmd",  # on any machine
     "RUN": "runs/tiny",

@@ -73,8 +73,9 @@ def draw_losses(rows, changes=(), undecided=None, shown=None):
     }.items():
         # Dashed: of relativistic pairs both of D's shares are one number
         line = "--" if name == "fake_accuracy" else "-"
-        shares.plot(epochs, [row[name] for row in rows], line, **style, label=label)
-    highest = max(1, *(row["diversity"] for row in rows))
+        points = [(row["epoch"], row[name]) for row in rows if row[name] is not None]
+        shares.plot(*zip(*points, strict=True), line, **style, label=label)
+    highest = max(1, *(row["diversity"] or 0 for row in rows))
     shares.set(ylabel="share", ylim=(0, highest * 1.05))
     for axes in more:
         _draw_scores(axes, rows, scored, style)

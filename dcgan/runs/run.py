@@ -1,6 +1,7 @@
 """A run as train.py handles it: its folder, and every message that names the folder."""
 
 import contextlib
+import math
 import os
 import shlex
 import sys
@@ -34,6 +35,7 @@ class Run:
         self.before = self._read_before(origin)
         self.origin = fork.read(origin) if origin and not self.before else None
         self.changes, self.saved = [], time.monotonic()
+        self.ended, self.end_took = -math.inf, 0.0  # the last epoch's end
 
     def _read_before(self, origin):
         """Return what constants.json says of a run to be continued; None: a new one."""
@@ -103,6 +105,19 @@ class Run:
     def is_due(self, minutes):
         """Tell whether the last checkpoint is so many minutes old."""
         return time.monotonic() - self.saved > minutes * 60
+
+    def end_is_due(self, share, progress):
+        """Tell whether an epoch's end, as long as the last one, would take no more than
+        a share of the time since then. The first one is due, and one that is kept.
+        """
+        every = self.constants["KEEP_EVERY"]
+        is_kept = every and progress.epoch % every == 0
+        passed = time.monotonic() - self.ended
+        return share == 1 or is_kept or passed * share >= self.end_took
+
+    def note_end(self, took):
+        """Note that an epoch's end was done just now, in so many seconds."""
+        self.ended, self.end_took = time.monotonic(), took
 
     def save_checkpoint(self, gan, progress):
         """Save all that is needed to go on from here.
@@ -268,6 +283,9 @@ class Guest(Run):
         pass
 
     def is_due(self, minutes):
+        return False
+
+    def end_is_due(self, *_):
         return False
 
     def save_checkpoint(self, *_):

@@ -30,8 +30,11 @@ def alarms(rows):
     """Return the alarms of a run's last epoch: names out of MEANING.
 
     rows: those of the log so far, as dicts with "iterations" (of the run, all in all),
-    "d_loss", "g_loss", "real_accuracy", "fake_accuracy" and "diversity".
+    "d_loss", "g_loss", "real_accuracy", "fake_accuracy" and "diversity". An epoch that
+    drew no samples has no diversity, and raises none.
     """
+    if rows[-1]["diversity"] is None:
+        return []
     raised = {
         "collapse": _has_collapsed(rows),
         "D has won": _has_won(rows),
@@ -53,12 +56,12 @@ def message(row):
 
 
 def _has_collapsed(rows):
-    diversity = [row["diversity"] for row in rows]
+    diversity = [row["diversity"] for row in rows if row["diversity"] is not None]
     now = diversity[-1]
     highest = min(1, max(diversity))  # above 1 there is some to lose
     if now < ALIKE or (highest > LOW and now < LOST * highest):
         return True
-    if len(rows) < 2 or rows[-1]["iterations"] < LOW_AFTER:
+    if len(diversity) < 2 or rows[-1]["iterations"] < LOW_AFTER:
         return False
     return now < LOW and now <= diversity[-2]
 

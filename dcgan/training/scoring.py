@@ -44,6 +44,10 @@ class Scorer:
         """Return {"diversity": of the sheet} with the score of the fakes, if any."""
         return {"diversity": self.diversity(sheet), **self.score(fake)}
 
+    def unscored(self):
+        """Return what scores() does, all None: of an epoch that draws nothing."""
+        return dict.fromkeys(("diversity", *([self.kind] if self.count else [])))
+
     def score(self, fake):
         """Return {kind: score} of fakes (n, S, S, 3) uint8, less is better.
 

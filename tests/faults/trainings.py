@@ -31,6 +31,7 @@ OPTIONS = {
     "epochs": 3,
     "steps-per-call": 1,
     "samples": 10,
+    "epoch-end-share": 1,
     "score-samples": 20,
     "checkpoint-minutes": 0.0005,
     "keep-checkpoints": 2,

@@ -65,3 +65,16 @@ def test_a_sheet_has_ten_faces_a_row_enlarged_to_about_84_pixels(here):
     curves.save_sheet("run", 8, np.zeros((1, 128, 128, 3), "uint8"))
     with Image.open(Path("run/samples/epoch-008.png")) as sheet:
         assert sheet.size[1] == 128
+
+
+def test_epochs_that_drew_no_samples_have_losses_and_no_diversity():
+    rows = [
+        {"epoch": epoch, "diversity": diversity, "mmd": diversity}
+        | {"d_loss": 0.5, "g_loss": 1.0, "real_accuracy": 0.8, "fake_accuracy": 0.8}
+        for epoch, diversity in enumerate([0.9, None, None, 0.7], 1)
+    ]
+    losses, shares, _ = curves.draw_losses(rows).axes
+    assert list(losses.lines[0].get_xdata()) == [1, 2, 3, 4]
+    assert [list(line.get_xdata()) for line in shares.lines] == [
+        *([1, 2, 3, 4], [1, 2, 3, 4], [1, 4])
+    ]

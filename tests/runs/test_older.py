@@ -32,7 +32,7 @@ ADDED = {
     "batch": ("", "batch_size"),
     "from": ("FROM", ""),
     "steps": ("D_STEPS G_STEPS", ""),
-    "fit": ("DATA_FOLDER FIT CHANNELS KEEP_EVERY", ""),
+    "fit": ("DATA_FOLDER FIT CHANNELS KEEP_EVERY EPOCH_END_SHARE", ""),
 }
 VERSIONS = list(ADDED)
 

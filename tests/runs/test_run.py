@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import h5py
@@ -162,6 +163,21 @@ def test_every_so_many_epochs_generator_and_checkpoint_stay(gan):
     ends = [checkpoints.ended_epoch(path) for path in checkpoints.paths("runs/a")]
     assert ends == [2, 7, 8]
     assert generators.kept("runs/a") == [2]
+
+
+def test_an_epochs_end_is_due_when_it_takes_a_small_share_of_the_time(
+    here, monkeypatch
+):
+    run, now = open_again(KEEP_EVERY=7), 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    assert run.end_is_due(0.1, Progress())
+    run.note_end(2.0)
+    for passed, is_due in ((0, False), (19, False), (21, True)):
+        now = 1000 + passed
+        assert run.end_is_due(0.1, Progress(epoch=2)) == is_due
+    now = 1000.0
+    assert run.end_is_due(1.0, Progress(epoch=2))
+    assert run.end_is_due(0.1, Progress(epoch=14))
 
 
 def test_a_disk_without_room_for_what_is_to_be_kept_is_told_first(gan, monkeypatch):

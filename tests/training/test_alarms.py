@@ -162,3 +162,12 @@ def test_the_line_names_epoch_alarm_and_figures():
     for figure in ("0.012", "55%", "42.8", "156"):
         assert figure in line
     assert "\n" not in line
+
+
+def test_an_epoch_that_drew_nothing_raises_no_alarm_and_is_no_collapse():
+    row = {"iterations": 10, "d_loss": 0.5, "g_loss": 1.0}
+    row |= {"real_accuracy": 0.8, "fake_accuracy": 0.8}
+    drawn = [{**row, "diversity": share} for share in (0.9, None, 0.8)]
+    for count in (1, 2, 3):
+        assert alarms.alarms(drawn[:count]) == []
+    assert alarms.alarms([*drawn, {**row, "diversity": 0.3}]) == ["collapse"]

@@ -22,7 +22,7 @@ SUITE = Path(__file__).parents[2]
 RUN = [
     *("--data", "cartoons", "--images", "8", "--image-size", "28", "--width", "0.25"),
     *("--batch-size", "8", "--steps-per-call", "2", "--samples", "10"),
-    *("--score", "mmd"),
+    *("--score", "mmd", "--epoch-end-share", "1"),
 ]
 
 
