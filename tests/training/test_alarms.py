@@ -170,4 +170,6 @@ def test_an_epoch_that_drew_nothing_raises_no_alarm_and_is_no_collapse():
     drawn = [{**row, "diversity": share} for share in (0.9, None, 0.8)]
     for count in (1, 2, 3):
         assert alarms.alarms(drawn[:count]) == []
-    assert alarms.alarms([*drawn, {**row, "diversity": 0.3}]) == ["collapse"]
+    collapsed = [*drawn, {**row, "diversity": 0.3}]
+    assert alarms.alarms(collapsed) == ["collapse"]
+    assert alarms.alarms([*collapsed, {**row, "diversity": None}]) == []
