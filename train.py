@@ -84,21 +84,6 @@ SCORE_EVERY = 1  # [1..9999] epochs; the generator with the best score is kept
 SCORE_SAMPLES = 2000  # [2..99999] fakes and real faces; of few pictures a tenth, or 200
 STOP_ON_COLLAPSE = False  # {True, False} end the run at an alarm; the best weights stay
 
-# Constants that may change when a run is continued: they change its rounding at most
-FREE = (
-    *("DATA", "DATA_FOLDER", "EPOCHS", "RUN", "STEPS_PER_CALL", "DEVICES"),
-    *("CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS", "KEEP_EVERY"),
-    # Or what is told, not the weights
-    *("SCORE", "SCORE_EVERY", "STOP_ON_COLLAPSE", "EPOCH_END_SHARE"),
-    "PRECISION",  # what "auto" comes to may not
-)
-
-# Constants that may differ between the processes of a run
-OWN = (
-    *("DATA", "DATA_FOLDER", "RUN", "FROM"),
-    *("CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS", "KEEP_EVERY"),
-)
-
 
 def five_steps(gan, batch, train_on):
     """Train both networks on one batch, and let the average follow the generator.
@@ -147,7 +132,7 @@ def main(argv=None):
         computes_on = hardware.describe_device()
         print(f"Device    {computes_on}{device.summary}")
         print(f"Backend   {hardware.describe_backend()}", flush=True)
-        run = open_run(run_folder(), constants, FREE, FROM, device)
+        run = open_run(run_folder(), constants, FROM, device)
         pictures = prepare(DATA, IMAGE_SIZE, IMAGES, FIT, CHANNELS, DATA_FOLDER)
         check_enough(pictures.count, batch_size(), DATA, D_STEPS)
         begun_with = {
@@ -158,8 +143,7 @@ def main(argv=None):
             "checksum": checksum_of(pictures),
             "score": scoring.kind_of(SCORE, run.score_before, device, DATA_FOLDER),
         }
-        alike = {name: constants[name] for name in constants if name not in OWN}
-        device.agree({**alike, **begun_with})
+        device.agree({**run.shared, **begun_with})
         run.check(begun_with)
         progress = Progress()
         with run.explain(progress, batch_size()):

@@ -116,7 +116,7 @@ def _end_of_epoch(spec, gan, device):
     begun_with = {"backend": spec.backend, "batch_size": spec.batch}
     begun_with |= {name: facts[name] for name in ("count", "checksum")}
     folder = f"{spec.faces}-{os.getpid()}-run"
-    run = open_run(folder, current(train), train.FREE, "", device)
+    run = open_run(folder, current(train), "", device)
     with run.begin(begun_with, "", pictures, gan):
         faces, samples = open_faces(pictures), train.SCORE_SAMPLES
         scorer = Scorer("none", faces, samples, train.SEED, device)

@@ -28,7 +28,22 @@ ADDED = {
     **{"FIT": "crop", "CHANNELS": 3},
 }
 
-# The same of what else a run was begun with
+# Those that may change when a run is continued: they change its rounding at most
+FREE = (
+    *("DATA", "DATA_FOLDER", "EPOCHS", "RUN", "STEPS_PER_CALL", "DEVICES"),
+    *("CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS", "KEEP_EVERY"),
+    # Or what is told, not the weights
+    *("SCORE", "SCORE_EVERY", "STOP_ON_COLLAPSE", "EPOCH_END_SHARE"),
+    "PRECISION",  # what "auto" comes to may not
+)
+
+# Those that may differ between the processes of a run
+OWN = (
+    *("DATA", "DATA_FOLDER", "RUN", "FROM"),
+    *("CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS", "KEEP_EVERY"),
+)
+
+# As ADDED, of what else a run was begun with
 BEGUN_WITH = {"backend": "tensorflow", "precision": "float32", "score": "none"}
 
 # What a killed run may leave half-written

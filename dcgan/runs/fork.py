@@ -162,12 +162,11 @@ def _read_checkpoint(path):
         ) from error
 
 
-def begin(origin, run, written, free):
+def begin(origin, run, written):
     """Write a new run's constants.json, `written` and its changes, and copy another.
 
     origin: as read() takes it. It is read anew, for it may have been trained meanwhile;
-    raises UserError as read() and check() do. free: the constants that may change in
-    any run.
+    raises UserError as read() and check() do.
     """
     if _run_of(origin) is None:
         pair = read(origin)
@@ -178,7 +177,7 @@ def begin(origin, run, written, free):
     with folder.resting(_run_of(origin)):
         origin = read(origin)
         origin.check(written["constants"], written["begun_with"])
-        history = changes(origin, written, free)
+        history = changes(origin, written)
         write_json(Path(run, folder.CONSTANTS), {**written, "changes": history})
         print(in_words(history[-1]), flush=True)
         progress, score = origin.progress, written["begun_with"]["score"]
@@ -187,18 +186,18 @@ def begin(origin, run, written, free):
         _copy(origin, run, progress, history)
 
 
-def changes(origin, written, free):
+def changes(origin, written):
     """Return the list of all changes of recipe up to now, for constants.json.
 
     Each is {"from", "epochs", "iterations", "constants": {name: [old, new]}}, without
-    those constants that are `free` to change in any run, and FROM; SCORE and PRECISION
+    those constants that may change in any run, and FROM; SCORE and PRECISION
     stand for what "auto" came to. written: what constants.json will say.
     """
     old, progress = origin.constants, origin.progress
     changed = {
         name: [old.get(name), value]
         for name, value in written["constants"].items()
-        if name not in (*free, "FROM", "BATCH_SIZE") and old.get(name) != value
+        if name not in (*folder.FREE, "FROM", "BATCH_SIZE") and old.get(name) != value
     }
     both = origin.begun_with, written["begun_with"]
     for name in ("PRECISION", "SCORE"):

@@ -16,22 +16,21 @@ from dcgan.networks.losses import LOSSES
 from dcgan.runs import checkpoints, curves, folder, fork, generators, page
 
 
-def open_run(path, constants, free, origin, device):
+def open_run(path, constants, origin, device):
     """Return the Run in a folder; in all but the first process of several, a Guest.
 
-    constants: {name: value} of train.py; free: the names of those that may change when
-    the run is continued; origin: the folder of another run to go on from, or "".
-    Raises UserError if the folder cannot be written, or holds a run that was begun with
-    other constants, or none.
+    constants: {name: value} of train.py; origin: the folder of another run to go on
+    from, or "". Raises UserError if the folder cannot be written, or holds a run that
+    was begun with other constants than may change, or none.
     """
-    return (Run if device.is_first else Guest)(path, constants, free, origin)
+    return (Run if device.is_first else Guest)(path, constants, origin)
 
 
 class Run:
     """A run folder, and what becomes of it while it trains."""
 
-    def __init__(self, path, constants, free, origin):
-        self.folder, self.constants, self.free = Path(path), constants, free
+    def __init__(self, path, constants, origin):
+        self.folder, self.constants = Path(path), constants
         self.before = self._read_before(origin)
         self.origin = fork.read(origin) if origin and not self.before else None
         self.changes, self.saved = [], time.monotonic()
@@ -48,10 +47,17 @@ class Run:
             name: value
             for name, value in self.constants.items()
             # What it went on from is not needed any more
-            if name not in self.free and (name != "FROM" or origin)
+            if name not in folder.FREE and (name != "FROM" or origin)
         }
         folder.compare(self.folder, before and before["constants"], fixed)
         return before
+
+    @property
+    def shared(self):
+        """The constants that are the same in all processes of the run."""
+        return {
+            name: it for name, it in self.constants.items() if name not in folder.OWN
+        }
 
     @property
     def score_before(self):
@@ -82,7 +88,7 @@ class Run:
                 written = {"constants": self.constants, "begun_with": begun_with}
                 written |= {"device": device, **folder.versions()}
                 if origin := self.constants["FROM"]:
-                    fork.begin(origin, self.folder, written, self.free)
+                    fork.begin(origin, self.folder, written)
                 else:
                     write_json(self.folder / folder.CONSTANTS, written)
             self.changes = folder.read_constants(self.folder)["changes"]
@@ -270,8 +276,8 @@ class Guest(Run):
     def _read_before(self, _):
         self.constants = {**self.constants, "FROM": ""}
 
-    def __init__(self, path, constants, free, _):
-        super().__init__(path, constants, free, "")
+    def __init__(self, path, constants, _):
+        super().__init__(path, constants, "")
 
     def check(self, begun_with):
         pass

@@ -143,7 +143,7 @@ def test_the_plain_recipe_leaves_nothing_to_train_pys_defaults():
     of_the_run |= {"RUN", "FROM", "FIT", "CHANNELS"}
     alike = {"NETWORK", "FLIP", "SAMPLES", "SCORE_SAMPLES"}  # the same in every row
     spelled = {name.replace("-", "_").upper() for name in quality.PLAIN}
-    assert spelled | of_the_run | alike | {*train.FREE} == {*current(train)}
+    assert spelled | of_the_run | alike | {*folder.FREE} == {*current(train)}
     for recipe in quality.KNOWN.values():
         assert {*recipe.changed} <= {*quality.PLAIN}
 

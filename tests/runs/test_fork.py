@@ -46,7 +46,7 @@ def forked(built, run="runs/new", begun=(), **changes):
     constants = {**current(train), "EPOCHS": 3, "FROM": str(ORIGIN), **changes}
     constants["RUN"] = run
     begun_with = {**constants_of(ORIGIN)["begun_with"], **dict(begun)}
-    run = Run(run, constants, train.FREE, constants["FROM"])
+    run = Run(run, constants, constants["FROM"])
     run.check(begun_with)
     with run.begin(begun_with, "A device", PICTURES, built):
         yield run
@@ -210,12 +210,12 @@ def test_the_same_command_continues_it(built):
     shutil.rmtree(ORIGIN)  # it is not needed any more
     constants = {**current(train), "LOSS": "hinge", "EPOCHS": 9}
     for origin in ("runs/tiny", ""):
-        again = Run("runs/new", {**constants, "FROM": origin}, train.FREE, origin)
+        again = Run("runs/new", {**constants, "FROM": origin}, origin)
         assert again.before["changes"][0]["from"] == "runs/tiny"
         assert again.score_before == "mmd"
     other = {**constants, "FROM": "runs/other"}
     with pytest.raises(SystemExit, match="FROM was 'runs/tiny' and is 'runs/other'"):
-        Run("runs/new", other, train.FREE, "runs/other")
+        Run("runs/new", other, "runs/other")
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_a_run_that_is_named_as_a_checkpoint_is_a_run(built):
 def test_what_the_run_did_meanwhile_comes_along(built):
     constants = {**current(train), "EPOCHS": 4, "FROM": str(ORIGIN), "RUN": "runs/new"}
     begun_with = constants_of()["begun_with"]
-    run = Run("runs/new", constants, train.FREE, str(ORIGIN))
+    run = Run("runs/new", constants, str(ORIGIN))
     newest = checkpoints.paths(ORIGIN)[-1]
     save_progress(newest, epoch=4, iterations=15)
     with run.begin(begun_with, "A device", PICTURES, built):
@@ -366,7 +366,7 @@ def test_what_the_run_did_meanwhile_comes_along(built):
 def test_a_run_that_was_taken_away_before_it_went_on_is_copied_anew(built):
     fork_off(built)
     constants = {**current(train), "EPOCHS": 4, "FROM": str(ORIGIN), "RUN": "runs/new"}
-    run = Run("runs/new", constants, train.FREE, str(ORIGIN))
+    run = Run("runs/new", constants, str(ORIGIN))
     assert run.origin is None  # for it goes on by itself
     shutil.rmtree("runs/new")
     with run.begin(constants_of()["begun_with"], "A device", PICTURES, built):

@@ -112,7 +112,7 @@ def test_another_run_may_go_on_from_one_of_any_version(version):
     origin = fork.read(str(RUN))
     origin.check(constants, begun_with)
     written = {"constants": constants, "begun_with": begun_with}
-    [change] = fork.changes(origin, written, train.FREE)
+    [change] = fork.changes(origin, written)
     scored = VERSIONS.index(version) >= VERSIONS.index("score")
     assert change["constants"] == ({} if scored else {"SCORE": ["none", "mmd"]})
 

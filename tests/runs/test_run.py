@@ -58,7 +58,7 @@ def draw_no_curves(patch):
 
 def open_again(**changes):
     constants = {**CONSTANTS, **changes}
-    return Run("runs/a", constants, train.FREE, constants["FROM"])
+    return Run("runs/a", constants, constants["FROM"])
 
 
 def begin(run, gan, **changes):
@@ -354,7 +354,7 @@ def test_in_all_but_the_first_process_nothing_is_read_or_saved(gan, begun):
 
     before = contents("runs/a")
     other = {**CONSTANTS, "SEED": 7, "FROM": "nowhere"}
-    run = open_run("runs/a", other, train.FREE, "nowhere", Other())
+    run = open_run("runs/a", other, "nowhere", Other())
     run.check(BEGUN)
     with begin(run, gan):
         assert run.load(gan) is None
@@ -363,7 +363,7 @@ def test_in_all_but_the_first_process_nothing_is_read_or_saved(gan, begun):
         run.save_checkpoint(gan, begun)
         run.save_epoch({}, gan.average, begun, SHEET, "MMD")
     assert contents("runs/a") == before
-    first = open_run("runs/a", CONSTANTS, train.FREE, "", Device())
+    first = open_run("runs/a", CONSTANTS, "", Device())
     assert first.score_before == "mmd"
 
 
