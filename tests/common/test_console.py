@@ -146,8 +146,23 @@ with console.quiet_stderr():
     assert (ran.returncode, ran.stderr) == (130, "")
 
 
+@pytest.fixture
+def heard():
+    """Hear signals that nohup, or a shell in the background, had this process ignore."""
+    ignored = [
+        number
+        for number in (signal.SIGINT, signal.SIGHUP)
+        if signal.getsignal(number) is signal.SIG_IGN
+    ]
+    for number in ignored:
+        signal.signal(number, signal.default_int_handler)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"])
-def test_a_first_signal_is_noted_and_a_second_one_interrupts(capsys, name):
+def test_a_first_signal_is_noted_and_a_second_one_interrupts(capsys, heard, name):
     number = getattr(signal, name)
     before = signal.getsignal(number)
     with console.Stopping() as stopping:
