@@ -84,7 +84,8 @@ def prepare(  # noqa: PLR0913
     except OSError as error:
         reason = error.strerror
         raise UserError(
-            f"Cannot make the folder {path.parent}: {reason}. Another: --data-folder FOLDER"
+            f"Cannot make the folder {path.parent}: {reason}. "
+            "Another: --data-folder FOLDER"
         ) from error
     waiting = f"Another run prepares pictures in {path.parent}: waiting."
     with locked(path.parent / ".lock", waiting):

@@ -148,7 +148,7 @@ with console.quiet_stderr():
 
 @pytest.fixture
 def heard():
-    """Hear signals that nohup, or a shell in the background, had this process ignore."""
+    """Hear signals that nohup, or a shell in the background, has Python ignore."""
     ignored = [
         number
         for number in (signal.SIGINT, signal.SIGHUP)
