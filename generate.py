@@ -10,9 +10,10 @@ import models
 from dcgan.common.console import UserError, quiet_stderr, run
 from dcgan.common.files import write_whole
 from dcgan.common.options import options, typed
+from dcgan.pictures import films
 from dcgan.pictures.faces import grid
 from dcgan.runs.generators import find, folder_of, in_words
-from dcgan.training.chance import noise
+from dcgan.training.chance import noise, walk
 
 # Which generator
 RUN = ""  # a run folder, or a generator or checkpoint in one; empty: see above
@@ -23,10 +24,16 @@ COUNT = 10  # [1..100000] faces to draw
 SEED = 5  # [0..] the same seed draws the same faces
 
 # How to show them
-OUT = "faces.png"  # the picture to write; empty: none, for single faces alone
+OUT = "faces.png"  # the picture or film to write; empty: none, for single faces alone
 COLUMNS = 5  # [1..] faces a row
 SCALE = 0  # [0..16] times each face is enlarged; 0: to about 128 pixels
 SINGLES = ""  # write each face, at its own size, into this folder; empty: none
+
+# A film, .gif, .webp or .mp4, in place of the picture
+WALK = 0  # [0..1000] faces, of SEED's, that turn into each other, round and round
+HISTORY = False  # {True, False} the sheets of the run, from its first epoch to its last
+FPS = 20  # [1..60] frames a second of a walk; a history has 4
+SECONDS = 0.0  # [0.0..600.0] of a walk; 0: one a face
 
 # No options from here on
 
@@ -41,16 +48,22 @@ def main(argv=None):
             "OUT and SINGLES are empty: there is nothing to write. A sheet: --out "
             "faces.png; single faces: --singles FOLDER"
         )
-    if Path(OUT).suffix.lower() not in ("", ".png"):
+    path = folder_of(RUN)
+    if HISTORY:
+        save_film(films.history(path), 1 / 4)
+        return
+    if not WALK and Path(OUT).suffix.lower() not in ("", ".png"):
         raise UserError(
             f"{typed(out=OUT)}: pictures are written as PNG. Try --out faces.png"
         )
-    path = folder_of(RUN)
     with quiet_stderr():  # the backend wakes up here, and tells all about it
         generator, facts = models.load_generator(*find(path, WHICH))
     print(in_words(path, facts))
     size = facts["image_size"]
     scale = SCALE or max(1, round(128 / size))
+    if WALK:
+        save_film(walk_frames(generator, scale), 1 / FPS)
+        return
     if OUT:
         check_pixels(COUNT * (size * scale) ** 2)
     faces = models.draw(generator, sheet_noise())
@@ -69,6 +82,24 @@ def check_pixels(count):
             f"{COUNT} faces would be a picture of {count / 1e6:,.0f} million pixels; "
             f"{LARGEST / 1e6:,.0f} are the most. Fewer: --count; smaller: --scale"
         )
+
+
+def walk_frames(generator, scale):
+    """Yield the images of a closed walk through the first WALK of SEED's faces."""
+    stops = noise(SEED, "generate", (WALK, models.LATENT))
+    way = walk(stops, max(1, round(FPS * (SECONDS or WALK))))
+    for first in range(0, len(way), 64):
+        for face in models.draw(generator, way[first : first + 64]):
+            yield grid(face[None], 1, scale)
+
+
+def save_film(frames, seconds):
+    """Write frames, images of `seconds` each, as OUT; a picture's name ends in .gif."""
+    film = Path(OUT or "faces.gif")
+    if film.suffix.lower() in ("", ".png"):
+        film = film.with_suffix(".gif")
+    films.save(film, frames, seconds)
+    print(f"{film} is a film of {film.stat().st_size / 1e6:.1f} MB.")
 
 
 def sheet_noise():

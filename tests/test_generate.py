@@ -1,3 +1,4 @@
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from PIL import Image
 import generate
 import models
 from dcgan.common.options import current
-from dcgan.runs import checkpoints, generators
+from dcgan.pictures.faces import grid
+from dcgan.runs import checkpoints, curves, generators
 from tests.runs.saved import FACTS, flip_a_bit, make_old_checkpoint
 
 SUITE = Path(__file__).parent.parent
@@ -285,3 +287,31 @@ def test_the_terminal_shows_the_suites_own_words_only(here):
         *ran.stdout.splitlines()[1:2],
         "10 faces of 64 x 64 are in faces.png.",
     ]
+
+
+def test_a_film_walks_through_the_faces_of_the_sheet(generator, capsys):
+    save("runs/a", generator)
+    generate.main(["--walk", "3", "--fps", "10", "--out", "walk.webp"])
+    assert re.search(r"walk\.webp is a film of \d\.\d MB\.", capsys.readouterr().out)
+    first = models.draw(generator, generate.noise(5, "generate", (3, models.LATENT)))[0]
+    with Image.open("walk.webp") as film:
+        assert (film.n_frames, film.size) == (30, (140, 140))
+        film.load()
+        expected = grid(first[None], 1, 5)
+        apart = np.subtract(film.convert("RGB"), expected, dtype=int)
+    assert np.abs(apart).mean() < 8
+    generate.main(["--walk", "2", "--seconds", "2", "--out", "faces.png"])
+    with Image.open("faces.gif") as film:
+        assert 15 <= film.n_frames <= 20  # equal ones become one
+    with pytest.raises(SystemExit, match=r"film\.mov: a film ends in"):
+        generate.main(["--walk", "2", "--out", "film.mov"])
+
+
+def test_the_history_of_a_run_is_a_film_of_its_sheets(generator, capsys):
+    save("runs/a", generator)
+    for epoch in (1, 2):
+        curves.save_sheet("runs/a", epoch, faces_of(generator)[:: 3 - 2 * epoch])
+    generate.main(["--history"])
+    assert "faces.gif is a film of" in capsys.readouterr().out
+    with Image.open("faces.gif") as film:
+        assert film.n_frames == 2  # the last one's repetitions are its duration

@@ -1,0 +1,97 @@
+"""Films: frames as .gif or .webp by Pillow, or as .mp4 by ffmpeg where it is there."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dcgan.common.console import UserError
+from dcgan.common.files import write_whole
+
+KINDS = (".gif", ".webp", ".mp4")
+
+# Of a history: pixels of its width at most, frames at most, and how many the last lasts
+WIDE, FRAMES, LAST = 480, 40, 8
+
+
+def check(path):
+    """Raise UserError if a film cannot be written under this name."""
+    kind = Path(path).suffix.lower()
+    if kind not in KINDS:
+        kinds = ", ".join(KINDS)
+        raise UserError(f"{path}: a film ends in {kinds}. Try --out film.gif")
+    if kind == ".mp4" and not shutil.which("ffmpeg"):
+        raise UserError(f"{path} needs ffmpeg, which is not there. Try --out film.gif")
+
+
+def save(path, frames, seconds):
+    """Write frames, RGB images of one size, as a film that is shown again and again.
+
+    frames: an iterable; seconds: of each. Raises UserError as check() and write_whole()
+    do.
+    """
+    check(path)
+    frames, kind = iter(frames), Path(path).suffix.lower()
+    with write_whole(path) as part:
+        if kind == ".mp4":
+            _save_mp4(part, frames, seconds)
+            return
+        first = next(frames)
+        options = {"quality": 80, "method": 4} if kind == ".webp" else {}
+        first.save(
+            part,
+            format=kind[1:].upper(),
+            save_all=True,
+            append_images=frames,
+            duration=round(seconds * 1000),
+            loop=0,
+            **options,
+        )
+
+
+def _save_mp4(part, frames, seconds):
+    """Pipe the frames to ffmpeg, the sides made even, as its encoder wants them."""
+    first = next(frames)
+    command = ["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+    command += ["-s", f"{first.width}x{first.height}", "-r", f"{1 / seconds:.6f}"]
+    command += ["-i", "-", "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"]
+    command += ["-pix_fmt", "yuv420p", "-f", "mp4", str(part)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as ffmpeg:
+        for frame in (first, *frames):
+            ffmpeg.stdin.write(frame.tobytes())
+    if ffmpeg.returncode:
+        raise UserError(f"ffmpeg failed, with exit code {ffmpeg.returncode}.")
+
+
+def history(run):
+    """Return the sheets of a run as frames, an image of each with its epoch under it.
+
+    Of a long run some, the first and the last among them. Raises UserError if there are
+    none.
+    """
+    paths = sorted(Path(run, "samples").glob("epoch-*.png"), key=_epoch)
+    if not paths:
+        raise UserError(
+            f"{run} has no samples/epoch-001.png and so on to show. Take a run that "
+            "train.py left: --run runs/NAME"
+        )
+    places = np.linspace(0, len(paths) - 1, min(len(paths), FRAMES)).round().astype(int)
+    frames = [_with_epoch(paths[place]) for place in places]
+    return frames + frames[-1:] * (LAST - 1)
+
+
+def _epoch(path):
+    return int(path.stem.removeprefix("epoch-"))
+
+
+def _with_epoch(path):
+    with Image.open(path) as file:
+        sheet = file.convert("RGB")
+    sheet.thumbnail((WIDE, WIDE), Image.Resampling.LANCZOS)
+    frame = Image.new("RGB", (sheet.width, sheet.height + 22), "white")
+    frame.paste(sheet)
+    words, font = f"epoch {_epoch(path)}", ImageFont.load_default(15)
+    ImageDraw.Draw(frame).text((2, sheet.height + 2), words, "black", font)
+    return frame

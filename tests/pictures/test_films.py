@@ -1,0 +1,103 @@
+"""Films: what they show, and how large they are."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dcgan.common.console import UserError
+from dcgan.pictures import films
+
+COLOURS = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
+
+
+def frames(size=(40, 30)):
+    return (Image.new("RGB", size, colour) for colour in COLOURS)
+
+
+def shown(path):
+    """Return (the middle pixel, milliseconds) of each frame."""
+    with Image.open(path) as film:
+        assert film.info["loop"] == 0  # again and again
+        seen = []
+        for number in range(film.n_frames):
+            film.seek(number)
+            film.load()
+            middle = film.convert("RGB").getpixel((20, 15))
+            seen.append((middle, film.info["duration"]))
+        return seen
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "GIF"])
+def test_a_film_shows_its_frames_one_after_another(here, kind):
+    films.save(f"film.{kind}", frames(), 0.25)
+    seen = shown(f"film.{kind}")
+    assert [duration for _, duration in seen] == [250] * 3
+    apart = np.subtract([colour for colour, _ in seen], COLOURS)
+    assert np.abs(apart).max() < 12
+    assert [path.name for path in here.iterdir()] == [f"film.{kind}"]
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="there is no ffmpeg")
+def test_ffmpeg_writes_the_same_film(here):
+    films.save("film.mp4", frames((41, 31)), 0.25)
+    raw = subprocess.run(
+        [
+            "ffmpeg",
+            "-v",
+            "error",
+            "-i",
+            "film.mp4",
+            "-f",
+            "rawvideo",
+            "-pix_fmt",
+            "rgb24",
+            "-",
+        ],
+        capture_output=True,
+        check=True,
+    ).stdout
+    seen = np.frombuffer(raw, np.uint8).reshape(3, 32, 42, 3)[:, 15, 20]
+    assert np.abs(seen.astype(int) - COLOURS).max() < 12
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "film.mov",
+            r"^film\.mov: a film ends in \.gif, \.webp, \.mp4\. Try ",
+        ),
+        (
+            "film.mp4",
+            r"^film\.mp4 needs ffmpeg, which is not there\. Try --out",
+        ),
+    ],
+)
+def test_a_film_that_cannot_be_written_is_refused(here, monkeypatch, name, message):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(UserError, match=message):
+        films.save(name, frames(), 0.25)
+    assert not list(here.iterdir())
+
+
+def test_a_history_shows_the_first_the_last_and_some_between_with_their_epochs(here):
+    (here / "samples").mkdir()
+    for epoch in range(1, 101):
+        sheet = Image.new("RGB", (960, 240), (2 * epoch, 0, 0))
+        sheet.save(f"samples/epoch-{epoch:03d}.png")
+    history = films.history(here)
+    reds = [frame.getpixel((240, 60))[0] for frame in history]
+    assert len(reds) == films.FRAMES + films.LAST - 1
+    assert (reds[0], reds[-films.LAST :]) == (2, [200] * films.LAST)
+    assert reds == sorted(reds)
+    assert {frame.size for frame in history} == {(480, 120 + 22)}
+    words = [np.asarray(frame)[120:].tobytes() for frame in history]
+    assert len(set(words)) == films.FRAMES  # each tells another epoch
+
+
+def test_a_folder_without_sheets_has_no_history(here):
+    with pytest.raises(UserError, match=r"has no samples/epoch-001\.png and so on"):
+        films.history(here)
