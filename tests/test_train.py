@@ -372,7 +372,7 @@ def test_what_an_epoch_leaves_is_its_own_whatever_the_next_one_does(
             train.finish_epoch(run, gan, device, progress, scorer, beside)
             for model in (gan.judge, gan.d_on_g):  # PyTorch's moves them in place
                 weights = model.trainable_variables
-                model.optimizer.apply([keras.ops.ones_like(w) for w in weights])
+                model.optimizer.apply([keras.ops.ones(w.shape) for w in weights])
             for variable in gan.average.variables:
                 variable.assign(variable + 1)
             moved.set()
