@@ -36,8 +36,8 @@ DIED = (
 def join():
     """Join the other processes of this run, if there are any, before JAX is used.
 
-    Raises UserError if they know too little of each other, if they do not all come, or
-    if the backend is not JAX.
+    Raises UserError if they know too little of each other, or if the backend is not
+    JAX. If they do not all come it ends this process, with one line.
     """
     try:
         launcher, options = found(os.environ, cards.count)
@@ -66,8 +66,8 @@ def join():
     thread = threading.Thread(target=initialize, daemon=True)  # Ctrl-C stays possible
     thread.start()
     thread.join(PATIENCE)
-    if thread.is_alive():
-        errors.append(f"not all came within {PATIENCE} seconds.")
+    if thread.is_alive():  # at its usual end JAX would wait on, or speak for pages
+        _leave(_did_not_join(f"not all came within {PATIENCE} seconds."), 1)
     if errors:
         raise _did_not_join(errors[0])
 
