@@ -126,6 +126,15 @@ def test_the_newest_run_is_scored_against_its_own_data(scored, monkeypatch, caps
     assert "too few: biased upwards" in table
 
 
+def test_the_pictures_are_fitted_as_the_run_had_them(monkeypatch):
+    save(constants={"FIT": "pad"})
+    monkeypatch.setattr(evaluate, "NETWORK", "none")
+    evaluate.main([])
+    assert Path("data/photos-28-pad.npy").exists()
+    crop = metrics_of()["protocol"]["crop"]
+    assert crop == preprocess.helper.FITS["pad"].told
+
+
 @pytest.mark.parametrize("which", ["generator.weights.h5", "checkpoint-000010.npz"])
 def test_a_file_of_a_run_is_scored_against_what_the_run_was_trained_on(
     trained, monkeypatch, capsys, which

@@ -470,6 +470,8 @@ def test_a_pair_of_other_shapes_or_damaged_is_refused(pair, built):
     message = r"FROM = 'pair': that run has WIDTH .*, not 0.5\. These stay"
     with pytest.raises(SystemExit, match=message):
         fork_off(built, FROM="pair", WIDTH=0.5)
+    with pytest.raises(SystemExit, match=r"that run has CHANNELS 3, not 1\. These st"):
+        fork_off(built, FROM="pair", CHANNELS=1)
     path = Path("pair/discriminator.weights.h5")
     content = path.read_bytes()
     path.write_bytes(content[:-1000] + content[-1000:][::-1])

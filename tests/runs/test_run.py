@@ -165,6 +165,12 @@ def test_every_so_many_epochs_generator_and_checkpoint_stay(gan):
     assert generators.kept("runs/a") == [2]
 
 
+def test_each_process_may_have_places_of_its_own(here):
+    own = {"DATA", "DATA_FOLDER", "RUN", "FROM", "KEEP_EVERY"}
+    own |= {"CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS"}
+    assert set(open_again().shared) == {*CONSTANTS} - own
+
+
 def test_an_epochs_end_is_due_when_it_takes_a_small_share_of_the_time(
     here, monkeypatch
 ):
