@@ -32,6 +32,7 @@ def test_a_backend_that_there_is_not_is_one_line():
     assert line.startswith("Keras does not start with KERAS_BACKEND=nonesuch: ")
 
 
+@pytest.mark.slow
 def test_a_backend_of_matplotlib_that_there_is_not_is_one_line():
     ran = python("-c", "import models", MPLBACKEND="nonesuch")
     assert ran.returncode == 1

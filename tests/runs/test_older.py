@@ -85,6 +85,7 @@ def test_every_constant_came_with_some_version():
     assert sorted(names) == sorted(current(train))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("epoch")
 def test_a_run_of_any_version_goes_on_to_the_same_bits(capsys):
     shutil.copytree(RUN, "whole")

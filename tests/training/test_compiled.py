@@ -226,7 +226,9 @@ def test_the_scores_of_a_call_come_with_the_next_one_and_none_is_lost(monkeypatc
 
 
 @pytest.mark.every_backend
-@pytest.mark.parametrize("way", [compiled.plain, compiled.fused])
+@pytest.mark.parametrize(
+    "way", [pytest.param(compiled.plain, marks=pytest.mark.slow), compiled.fused]
+)
 def test_faces_taken_on_the_device_train_as_those_handed_over(way):
     faces = np.random.default_rng(3).integers(0, 256, (9, 28, 28, 3), "uint8")
     places = np.random.default_rng(4).integers(0, 9, (3, 1, BATCH)).astype("int32")
