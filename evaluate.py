@@ -17,7 +17,7 @@ from dcgan.common.console import Bar, UserError, quiet_stderr, run
 from dcgan.common.files import write_json, write_whole
 from dcgan.common.options import options, typed
 from dcgan.pictures.faces import grid
-from dcgan.runs import page
+from dcgan.runs import curves, page
 from dcgan.runs.folder import now, versions
 from dcgan.runs.generators import find, folder_of, in_words
 from dcgan.scores import features, inception, metrics
@@ -250,7 +250,7 @@ def save_nearest(folder, fake, real):
     _, usual = nearest(faces[own], faces, own)
     shipped = folder.resolve().is_relative_to(WEIGHTS.resolve())
     path = Path("nearest.png") if shipped else folder / "nearest.png"
-    scale = max(1, round(84 / faces.shape[1]))
+    scale = curves.enlarged(faces.shape[1])
     try:
         with write_whole(path) as part:
             picture = grid(np.concatenate([fake, below]), SHOWN, scale)

@@ -12,6 +12,7 @@ from dcgan.common.files import write_whole
 from dcgan.common.options import options, typed
 from dcgan.pictures import films
 from dcgan.pictures.faces import grid
+from dcgan.runs import curves
 from dcgan.runs.generators import find, folder_of, in_words
 from dcgan.training.chance import noise, walk
 
@@ -48,9 +49,11 @@ def main(argv=None):
             "OUT and SINGLES are empty: there is nothing to write. A sheet: --out "
             "faces.png; single faces: --singles FOLDER"
         )
+    if HISTORY or WALK:
+        films.check(film_path())
     path = folder_of(RUN)
     if HISTORY:
-        save_film(films.history(path), 1 / 4)
+        save_film(history_frames(path), 1 / 4)
         return
     if not WALK and Path(OUT).suffix.lower() not in ("", ".png"):
         raise UserError(
@@ -93,11 +96,26 @@ def walk_frames(generator, scale):
             yield grid(face[None], 1, scale)
 
 
-def save_film(frames, seconds):
-    """Write frames, images of `seconds` each, as OUT; a picture's name ends in .gif."""
+def history_frames(run):
+    """Return the sheets of a run, images. Raises UserError if there are none."""
+    sheets = curves.sheets(run)
+    if not sheets:
+        raise UserError(
+            f"{run} has no samples/epoch-001.png and so on to show. Take a run that "
+            "train.py left: --run runs/NAME"
+        )
+    return films.history(sheets)
+
+
+def film_path():
+    """Return OUT's Path, with .gif in place of a picture's ending."""
     film = Path(OUT or "faces.gif")
-    if film.suffix.lower() in ("", ".png"):
-        film = film.with_suffix(".gif")
+    return film.with_suffix(".gif") if film.suffix.lower() in ("", ".png") else film
+
+
+def save_film(frames, seconds):
+    """Write frames, images of `seconds` each, as OUT."""
+    film = film_path()
     films.save(film, frames, seconds)
     print(f"{film} is a film of {film.stat().st_size / 1e6:.1f} MB.")
 

@@ -204,7 +204,7 @@ def load_generator(run, which="best"):
 def _load_average(checkpoint):
     """Return the averaged generator in a checkpoint, and what is told of it."""
     arrays, facts = checkpoints.read_average(checkpoint)
-    shape = {name: facts[name] for name in checkpoints.SHAPED_BY}
+    shape = {name: facts[name] for name in generators.SHAPED_BY}
     try:
         generator = build_generator(**shape)
         for variable, array in zip(generator.variables, arrays, strict=True):

@@ -311,7 +311,11 @@ def test_the_history_of_a_run_is_a_film_of_its_sheets(generator, capsys):
     save("runs/a", generator)
     for epoch in (1, 2):
         curves.save_sheet("runs/a", epoch, faces_of(generator)[:: 3 - 2 * epoch])
+    Path("runs/a/samples/epoch-of-mine.png").touch()
     generate.main(["--history"])
     assert "faces.gif is a film of" in capsys.readouterr().out
     with Image.open("faces.gif") as film:
         assert film.n_frames == 2  # the last one's repetitions are its duration
+    shutil.rmtree("runs/a/samples")
+    with pytest.raises(SystemExit, match=r"has no samples/epoch-001\.png and so on"):
+        generate.main(["--history"])

@@ -82,14 +82,14 @@ def options(module, argv=None, choices=None):
     )
     for name, comment in constants.items():
         _add_option(parser, name, getattr(module, name), comment)
-    typed, unknown = parser.parse_known_args(argv)
+    parsed, unknown = parser.parse_known_args(argv)
     if unknown:
         parser.error(_unknown(unknown[0], constants))
     for name, comment in constants.items():
         default = getattr(module, name)
-        value = _plain(getattr(typed, name.lower(), default), _kind(comment))
+        value = _plain(getattr(parsed, name.lower(), default), _kind(comment))
         fault = _fault(value, comment)
-        if fault and hasattr(typed, name.lower()):
+        if fault and hasattr(parsed, name.lower()):
             parser.error(f"{_flag(name)} {value}: {fault}")
         if fault:
             script, wrong = Path(module.__file__).name, shorten(repr(value), 100)

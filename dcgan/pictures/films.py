@@ -65,33 +65,25 @@ def _save_mp4(part, frames, seconds):
         raise UserError(f"ffmpeg failed, with exit code {ffmpeg.returncode}.")
 
 
-def history(run):
-    """Return the sheets of a run as frames, an image of each with its epoch under it.
+def history(sheets):
+    """Return sheets {epoch: path}, one at least, as frames with the epoch under each.
 
-    Of a long run some, the first and the last among them. Raises UserError if there are
-    none.
+    Of many some, the first and the last among them.
     """
-    paths = sorted(Path(run, "samples").glob("epoch-*.png"), key=_epoch)
-    if not paths:
-        raise UserError(
-            f"{run} has no samples/epoch-001.png and so on to show. Take a run that "
-            "train.py left: --run runs/NAME"
-        )
-    places = np.linspace(0, len(paths) - 1, min(len(paths), FRAMES)).round().astype(int)
-    frames = [_with_epoch(paths[place]) for place in places]
+    epochs = [*sheets]
+    count = min(len(epochs), FRAMES)
+    places = np.linspace(0, len(epochs) - 1, count).round().astype(int)
+    chosen = [epochs[place] for place in places]
+    frames = [_with_epoch(epoch, sheets[epoch]) for epoch in chosen]
     return frames + frames[-1:] * (LAST - 1)
 
 
-def _epoch(path):
-    return int(path.stem.removeprefix("epoch-"))
-
-
-def _with_epoch(path):
+def _with_epoch(epoch, path):
     with Image.open(path) as file:
         sheet = file.convert("RGB")
     sheet.thumbnail((WIDE, WIDE), Image.Resampling.LANCZOS)
     frame = Image.new("RGB", (sheet.width, sheet.height + 22), "white")
     frame.paste(sheet)
-    words, font = f"epoch {_epoch(path)}", ImageFont.load_default(15)
+    words, font = f"epoch {epoch}", ImageFont.load_default(15)
     ImageDraw.Draw(frame).text((2, sheet.height + 2), words, "black", font)
     return frame

@@ -9,8 +9,8 @@ from dcgan.common.files import DAMAGE
 
 ENDINGS = (".npy", ".npz")
 
-# By the number of dimensions, what the last of them may be
-SHAPES = {3: None, 4: (1, 3, 4)}
+# What the last dimension of four may be
+CHANNELS = (1, 3, 4)
 
 
 def open_pictures(path):
@@ -58,16 +58,13 @@ def _head(archive, name):
 
 def _fault(shape, dtype):
     """Say what an array holds if it is no pictures, and what would be right; or ""."""
-    if len(shape) == 4 and shape[1] in SHAPES[4] and shape[3] not in SHAPES[4]:
+    last = shape[3] if len(shape) == 4 else 1  # of grey pictures
+    if last not in CHANNELS and shape[1] in CHANNELS:
         return (
             f"{shape}, channels first. Put them last: "
             "np.save(path, pictures.transpose(0, 2, 3, 1))"
         )
-    if (
-        len(shape) not in SHAPES
-        or 0 in shape
-        or (shape[3:] and shape[3] not in (1, 3, 4))
-    ):
+    if len(shape) not in (3, 4) or 0 in shape or last not in CHANNELS:
         return f"{shape}, not pictures: (n, height, width) or (n, height, width, 3)."
     if dtype != np.uint8:
         return (

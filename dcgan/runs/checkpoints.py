@@ -21,9 +21,6 @@ from dcgan.runs import folder, generators
 
 PROGRESS = "progress"  # the name of the JSON among the arrays
 
-# Constants that a generator has its shape by
-SHAPED_BY = ("network", "image_size", "width", "channels")
-
 
 def save(run, arrays, progress, keep):
     """Save all that a resumed run needs.
@@ -198,7 +195,7 @@ def read_average(path):
         checksum = sha256(path if path.is_file() else path / "weights.npz")
         names = sorted(name for name in arrays if name.startswith("average."))
         facts = {
-            **{name: constants[name.upper()] for name in SHAPED_BY},
+            **{name: constants[name.upper()] for name in generators.SHAPED_BY},
             **{"epochs": progress["epoch"] - 1, "averaged": True, "sha256": checksum},
             "data": {"name": constants["DATA"], "source": constants["DATA"]}
             | {name: begun_with[name] for name in ("count", "checksum")},

@@ -1,6 +1,7 @@
 """What a run shows of itself: sheets of samples, log.csv and losses.png."""
 
 import csv
+import re
 from pathlib import Path
 
 from dcgan.common.files import write_whole
@@ -9,11 +10,23 @@ from dcgan.pictures.faces import grid
 # Columns of the log, one of which a run may have
 SCORES = ("kid", "mmd")
 
+SHEET = re.compile(r"epoch-(\d{1,9})\.png")
+
 
 def save_sheet(run, epoch, faces):
     """Write samples/epoch-001.png: faces (n, S, S, 3) uint8, ten a row."""
     with write_whole(Path(run) / "samples" / f"epoch-{epoch:03d}.png") as part:
         grid(faces, columns=10, scale=enlarged(faces.shape[1])).save(part)
+
+
+def sheets(run):
+    """Return {epoch: path} of the sheets that a run has, in the order of epochs."""
+    there = {
+        int(name[1]): path
+        for path in (Path(run) / "samples").glob("epoch-*.png")
+        if (name := SHEET.fullmatch(path.name))
+    }
+    return dict(sorted(there.items()))
 
 
 def enlarged(side):

@@ -19,15 +19,12 @@ from dcgan.common.files import DAMAGE, write_json, write_whole
 from dcgan.common.options import typed
 from dcgan.runs import checkpoints, curves, folder, generators
 
-# What the weights, their optimizers and the rows of the log depend on
-STAYS = (
-    *("NETWORK", "IMAGE_SIZE", "CHANNELS", "WIDTH", "D_NORM", "SEED", "D_STEPS"),
-    "SCORE_SAMPLES",
-)
-BEGUN_WITH = ("backend", "batch_size", "count", "checksum")
-
 # What the shapes of the networks depend on
-SHAPES = ("NETWORK", "IMAGE_SIZE", "CHANNELS", "WIDTH", "D_NORM")
+SHAPES = (*map(str.upper, generators.SHAPED_BY), "D_NORM")
+
+# What the weights, their optimizers and the rows of the log depend on
+STAYS = (*SHAPES, "SEED", "D_STEPS", "SCORE_SAMPLES")
+BEGUN_WITH = ("backend", "batch_size", "count", "checksum")
 
 
 class Origin(NamedTuple):
@@ -116,16 +113,8 @@ def read(origin):
         )
     with folder.resting(run):
         written = folder.read_constants(run)
-        there = checkpoints.paths(run)
-        if run != Path(origin):
-            ends = [path for path in there if checkpoints.ended_epoch(path)]
-            there = [path for path in ends if path == Path(origin)]
-            if not there:
-                names = [f"{x.name} ({checkpoints.ended_epoch(x)})" for x in ends]
-                raise UserError(
-                    f"FROM = {origin!r}: it is no checkpoint of an epoch's end. {run} "
-                    f"has those of the epochs in brackets: {', '.join(names) or 'none'}"
-                )
+        is_named = run != Path(origin)
+        there = [_named(run, origin)] if is_named else checkpoints.paths(run)
         for checkpoint in reversed(there):
             _, progress = _read_checkpoint(checkpoint)
             if not progress["iteration"]:  # a row of the log has one recipe
@@ -136,6 +125,18 @@ def read(origin):
         f"FROM = {origin!r}: it has no checkpoint of an epoch's end. Continue it until "
         f"one ends: python train.py {typed(run=origin)}"
     )
+
+
+def _named(run, origin):
+    """Return the checkpoint of an epoch's end that is meant, or raise UserError."""
+    ends = {path: checkpoints.ended_epoch(path) for path in checkpoints.paths(run)}
+    if not ends.get(Path(origin)):
+        told = [f"{path.name} ({epoch})" for path, epoch in ends.items() if epoch]
+        raise UserError(
+            f"FROM = {origin!r}: it is no checkpoint of an epoch's end. {run} has "
+            f"those of the epochs in brackets: {', '.join(told) or 'none'}"
+        )
+    return Path(origin)
 
 
 def _run_of(origin):

@@ -29,6 +29,9 @@ from dcgan.runs.folder import CHECKPOINT
 NAMES = {"best": "generator", "last": "generator-last"}
 ENDS = (".weights.h5", ".json")
 
+# Constants, and facts, that a generator has its shape by
+SHAPED_BY = ("network", "image_size", "channels", "width")
+
 # The attribute of the file that holds what is told of it, as JSON
 FACTS = "facts"
 

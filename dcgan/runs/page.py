@@ -32,8 +32,6 @@ FACES = 40  # of a sheet, at most
 QUALITY = 75  # of their WebP
 PIXELS = 18e6  # of all sheets together: of more epochs every second, fourth, ... stays
 
-SHEET = re.compile(r"epoch-(\d{1,9})\.png")
-
 # Where the page holds its JSON, which has no "<" in it, with the checksum of that
 HELD = re.compile(r'id="run" data-checksum="(\d+)">([^<]*)<')
 
@@ -148,13 +146,8 @@ def _sheets(run, side, encoded):
     """Return [{"epoch", "of", "webp"}] of the epochs that are shown. What is encoded of
     the same file already is taken over.
     """
-    paths = {
-        int(name[1]): path
-        for path in (run / "samples").glob("epoch-*.png")
-        if (name := SHEET.fullmatch(path.name))
-    }
-    sheets = []
-    for epoch in spread(sorted(paths), PIXELS / (FACES * side**2)):
+    paths, sheets = curves.sheets(run), []
+    for epoch in spread([*paths], PIXELS / (FACES * side**2)):
         try:
             facts = paths[epoch].stat()
             of = f"{epoch} {facts.st_size} {facts.st_mtime_ns}"

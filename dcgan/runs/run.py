@@ -116,10 +116,13 @@ class Run:
         """Tell whether an epoch's end, as long as the last one, would take no more than
         a share of the time since then. The first one is due, and one that is kept.
         """
-        every = self.constants["KEEP_EVERY"]
-        is_kept = every and progress.epoch % every == 0
         passed = time.monotonic() - self.ended
-        return share == 1 or is_kept or passed * share >= self.end_took
+        is_whole = share == 1 or self._is_kept(progress.epoch)
+        return is_whole or passed * share >= self.end_took
+
+    def _is_kept(self, epoch):
+        every = self.constants["KEEP_EVERY"]
+        return every and epoch % every == 0
 
     def note_end(self, took):
         """Note that an epoch's end was done just now, in so many seconds."""
@@ -152,8 +155,7 @@ class Run:
         curves.save_log(self.folder, progress.rows, self.changes, undecided)
         facts = self._facts_of_generator(average, row, scored_by)
         progress.best = generators.keep(self.folder, average, facts, progress.best)
-        every = self.constants["KEEP_EVERY"]
-        if every and row["epoch"] % every == 0:
+        if self._is_kept(row["epoch"]):
             generators.save(self.folder, average, facts, str(row["epoch"]))
         page.save(self.folder, undecided)
         self._save(arrays, progress)
@@ -165,10 +167,10 @@ class Run:
             self.begun_with,
             self.pictures.facts,
         )
-        names = ("NETWORK", "IMAGE_SIZE", "CHANNELS", "WIDTH", "SEED")
+        names = (*generators.SHAPED_BY, "seed")
         faces = row["iterations"] * begun_with["batch_size"] * constants["D_STEPS"]
         return {
-            **{name.lower(): constants[name] for name in names},
+            **{name: constants[name.upper()] for name in names},
             "latent": generator.input_shape[1],
             "backend": begun_with["backend"],
             "averaged": True,
