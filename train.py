@@ -18,7 +18,6 @@ from dcgan.common.options import current, options
 from dcgan.networks.augment import kinds_of
 from dcgan.networks.losses import LOSSES, check_recipe
 from dcgan.runs.checkpoints import finite_arrays
-from dcgan.runs.generators import epochs_in_words
 from dcgan.runs.run import open_run
 from dcgan.training import alarms, compiled, devices, hardware, scoring
 from dcgan.training.batches import Batches
@@ -83,6 +82,7 @@ SCORE = "auto"  # {auto, kid, mmd, none} auto: KID on a GPU, else MMD
 SCORE_EVERY = 1  # [1..9999] epochs; the generator with the best score is kept
 SCORE_SAMPLES = 2000  # [2..99999] fakes and real faces; of few pictures a tenth, or 200
 STOP_ON_COLLAPSE = False  # {True, False} end the run at an alarm; the best weights stay
+TENSORBOARD = False  # {True, False} write tensorboard/ into the run folder, too
 
 
 def five_steps(gan, batch, train_on):
@@ -135,20 +135,22 @@ def main(argv=None):
         run = open_run(run_folder(), constants, FROM, device)
         pictures = prepare(DATA, IMAGE_SIZE, IMAGES, FIT, CHANNELS, DATA_FOLDER)
         check_enough(pictures.count, batch_size(), DATA, D_STEPS)
+        score = scoring.kind_of(SCORE, run.score_before, device, DATA_FOLDER)
         begun_with = {
             "backend": models.keras.backend.backend(),
             "precision": hardware.precision_for(PRECISION),
             "batch_size": batch_size(),
             "count": pictures.count,
             "checksum": checksum_of(pictures),
-            "score": scoring.kind_of(SCORE, run.score_before, device, DATA_FOLDER),
+            "score": score,
         }
         device.agree({**run.shared, **begun_with})
         run.check(begun_with)
         progress = Progress()
         with run.explain(progress, batch_size()):
             gan = build(begun_with["precision"])
-            print(summary(gan, pictures, begun_with, run), flush=True)
+            scored = scoring.protocol_of(score, SCORE_SAMPLES, pictures.count)
+            print(run.summary(gan, pictures, begun_with, scored), flush=True)
             with run.begin(begun_with, computes_on, pictures, gan):
                 resume(run, gan, device, progress)
                 train(run, gan, device, progress, open_faces(pictures), begun_with)
@@ -286,21 +288,6 @@ def schedules():
 def sheet_noise():
     """Draw the noise (SAMPLES, LATENT) float32 of every epoch's sheet."""
     return noise(SEED, "sheet", (SAMPLES, models.LATENT))
-
-
-def summary(gan, pictures, begun_with, run):
-    """Say what will run."""
-    g, d = gan.generator.count_params(), gan.discriminator.count_params()
-    count, size = pictures.count, f"{IMAGE_SIZE} x {IMAGE_SIZE}"
-    iterations = count // (batch_size() * D_STEPS)
-    scored = scoring.protocol_of(begun_with["score"], SCORE_SAMPLES, count)
-    return f"""\
-Pictures  {count:,} of {pictures.name}, {size}, in {pictures.path}
-Networks  {NETWORK}: generator {g:,} parameters, discriminator {d:,}, \
-{begun_with["precision"]}
-Training  {epochs_in_words(EPOCHS)} of {iterations:,} iterations of {batch_size()}
-Scoring   {scored or "none: the last generator is kept"}
-Run       {run.folder}"""
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ FREE = (
     *("DATA", "DATA_FOLDER", "EPOCHS", "RUN", "STEPS_PER_CALL", "DEVICES"),
     *("CHECKPOINT_MINUTES", "KEEP_CHECKPOINTS", "KEEP_EVERY"),
     # Or what is told, not the weights
-    *("SCORE", "SCORE_EVERY", "STOP_ON_COLLAPSE", "EPOCH_END_SHARE"),
+    *("SCORE", "SCORE_EVERY", "STOP_ON_COLLAPSE", "EPOCH_END_SHARE", "TENSORBOARD"),
     "PRECISION",  # what "auto" comes to may not
 )
 

@@ -13,7 +13,7 @@ from dcgan.common.files import write_json
 from dcgan.common.options import typed
 from dcgan.networks.backend import is_out_of_memory
 from dcgan.networks.losses import LOSSES
-from dcgan.runs import checkpoints, curves, folder, fork, generators, page
+from dcgan.runs import checkpoints, curves, folder, fork, generators, page, tensorboard
 
 
 def open_run(path, constants, origin, device):
@@ -31,6 +31,8 @@ class Run:
 
     def __init__(self, path, constants, origin):
         self.folder, self.constants = Path(path), constants
+        if constants["TENSORBOARD"]:
+            tensorboard.check()
         self.before = self._read_before(origin)
         self.origin = fork.read(origin) if origin and not self.before else None
         self.changes, self.saved = [], time.monotonic()
@@ -158,6 +160,8 @@ class Run:
         if self._is_kept(row["epoch"]):
             generators.save(self.folder, average, facts, str(row["epoch"]))
         page.save(self.folder, undecided)
+        if self.constants["TENSORBOARD"]:
+            tensorboard.save(self.folder, progress.rows)
         self._save(arrays, progress)
 
     def _facts_of_generator(self, generator, row, scored_by):
@@ -245,6 +249,21 @@ class Run:
             f"lower learning rates or another seed: {self._slower()}. To go on all the "
             "same: --no-stop-on-collapse"
         )
+
+    def summary(self, gan, pictures, begun_with, scored):
+        """Say what will run. pictures: Prepared; scored: how, in words, or None."""
+        g, d = gan.generator.count_params(), gan.discriminator.count_params()
+        now, batch = self.constants, begun_with["batch_size"]
+        size = f"{now['IMAGE_SIZE']} x {now['IMAGE_SIZE']}"
+        iterations = pictures.count // (batch * now["D_STEPS"])
+        return f"""\
+Pictures  {pictures.count:,} of {pictures.name}, {size}, in {pictures.path}
+Networks  {now["NETWORK"]}: generator {g:,} parameters, discriminator {d:,}, \
+{begun_with["precision"]}
+Training  {generators.epochs_in_words(now["EPOCHS"])} of {iterations:,} iterations of \
+{batch}
+Scoring   {scored or "none: the last generator is kept"}
+Run       {self.folder}"""
 
     def saved_at(self, progress):
         """Say what a stopped run saved, and how to continue it."""

@@ -33,6 +33,7 @@ ADDED = {
     "from": ("FROM", ""),
     "steps": ("D_STEPS G_STEPS", ""),
     "fit": ("DATA_FOLDER FIT CHANNELS KEEP_EVERY EPOCH_END_SHARE", ""),
+    "tensorboard": ("TENSORBOARD", ""),
 }
 VERSIONS = list(ADDED)
 
