@@ -200,6 +200,8 @@ class Bar(tqdm):
     def __init__(self, *args, **kwargs):
         if sys.stderr.isatty():
             kwargs.setdefault("dynamic_ncols", True)
+        elif type(sys.stderr).__module__.startswith("ipykernel"):
+            kwargs.setdefault("ncols", 100)  # a notebook writes over a line, too
         else:
             kwargs |= {"mininterval": LINE_EVERY, "maxinterval": LINE_EVERY}
             kwargs |= {"miniters": 1, "delay": 1e-9, "ascii": " #", "ncols": 100}

@@ -67,6 +67,7 @@ def _events(run, rows):
             if row.get(name) is not None
         ]
         if row["epoch"] in sheets:
-            image = Summary.Image(encoded_image_string=sheets[row["epoch"]].read_bytes())
+            png = sheets[row["epoch"]].read_bytes()
+            image = Summary.Image(encoded_image_string=png)
             values.append(Summary.Value(tag="samples", image=image))
         yield Event(wall_time=now, step=row["epoch"], summary=Summary(value=values))

@@ -112,4 +112,3 @@ def test_a_real_tensorboard_serves_the_runs_numbers(tiny):
 def asked(address):
     with urllib.request.urlopen(address) as answer:
         return json.load(answer)
-
