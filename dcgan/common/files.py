@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import tokenize
 import zipfile
 import zlib
@@ -66,14 +67,47 @@ def write_whole(path):
                 part.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def write_whole_folder(path):
+    """Yield a folder's path to write to; when the block ends well, it becomes `path`.
+
+    Raises UserError as write_whole() does, and if something has that name already.
+    """
+    check_new_folder(path)
+    target = Path(os.path.realpath(path))
+    part = target.with_name(f"part-{os.getpid()}-{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_parts(target)
+        yield part
+        for file in part.rglob("*"):
+            if file.is_file():
+                with open(file, "rb+") as written:
+                    flush(written.fileno())
+        replace(part, target)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"Cannot write {shortened(str(path))}: {reason}.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def check_new_folder(path):
+    """Raise UserError if a folder of this name cannot be made, for there is one."""
+    if os.path.lexists(path):
+        raise UserError(
+            f"{path} is there already. Remove it, or choose another name for a folder."
+        )
+
+
 def _sweep_parts(target):
-    """Remove what killed processes left of a file that they were writing."""
+    """Remove what killed processes left of a file or folder that they were writing."""
     parts = re.compile(rf"part-(\d{{1,9}})-{re.escape(target.name)}")
     for path in target.parent.iterdir():
         part = parts.fullmatch(path.name)
         if part and not _is_running(int(part[1])):
             with contextlib.suppress(OSError):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _is_running(process):

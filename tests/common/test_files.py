@@ -256,3 +256,31 @@ def test_a_folder_that_cannot_be_listed_takes_a_file(here):
     files.replace("x.txt", "y.txt")
     here.chmod(0o700)
     assert Path("y.txt").read_text() == "whole"
+
+
+def test_a_folder_appears_whole_or_not_at_all(here):
+    ended = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True)
+    killed = Path(f"deep/part-{ended.stdout.strip()}-folder")
+    (killed / "inside").mkdir(parents=True)
+    with files.write_whole_folder("deep/folder/") as part:
+        assert not killed.exists()
+        (part / "inside").mkdir(parents=True)
+        (part / "inside/file.txt").write_text("new")
+        assert not Path("deep/folder").exists()
+    assert Path("deep/folder/inside/file.txt").read_text() == "new"
+
+    def fail():
+        with files.write_whole_folder("deep/other") as part:
+            part.mkdir()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert [path.name for path in Path("deep").iterdir()] == ["folder"]
+    refused = pytest.raises(console.UserError, match="deep/folder is there already")
+    with refused, files.write_whole_folder("deep/folder"):
+        pass
+    Path("file").touch()
+    refused = pytest.raises(console.UserError, match="Cannot write file/x: ")
+    with refused, files.write_whole_folder("file/x"):
+        pass
