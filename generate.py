@@ -10,6 +10,7 @@ import models
 from dcgan.common.console import UserError, quiet_stderr, run
 from dcgan.common.files import write_whole
 from dcgan.common.options import options, typed
+from dcgan.networks import export
 from dcgan.pictures import films
 from dcgan.pictures.faces import grid
 from dcgan.runs import curves
@@ -36,6 +37,9 @@ HISTORY = False  # {True, False} the sheets of the run, from its first epoch to 
 FPS = 20  # [1..60] frames a second of a walk; a history has 4
 SECONDS = 0.0  # [0.0..600.0] of a walk; 0: one a face
 
+# To take along, in place of any picture
+EXPORT = ""  # write the generator itself: .keras, .onnx, .tflite, .html or a folder/
+
 # No options from here on
 
 # Pixels of a picture
@@ -44,6 +48,9 @@ LARGEST = 10**9
 
 def main(argv=None):
     options(sys.modules[__name__], argv)
+    if EXPORT:
+        save_generator()
+        return
     if not (OUT or SINGLES):
         raise UserError(
             "OUT and SINGLES are empty: there is nothing to write. A sheet: --out "
@@ -59,9 +66,7 @@ def main(argv=None):
         raise UserError(
             f"{typed(out=OUT)}: pictures are written as PNG. Try --out faces.png"
         )
-    with quiet_stderr():  # the backend wakes up here, and tells all about it
-        generator, facts = models.load_generator(*find(path, WHICH))
-    print(in_words(path, facts))
+    generator, facts = load(path)
     size = facts["image_size"]
     scale = SCALE or max(1, round(128 / size))
     if WALK:
@@ -76,6 +81,24 @@ def main(argv=None):
         save_singles(faces)
     places = " and, each by itself, in ".join(filter(None, (OUT, SINGLES)))
     print(f"{COUNT} faces of {size} x {size} are in {places}.")
+
+
+def load(path):
+    """Return the generator that is meant, and what is told of it; print it, too."""
+    with quiet_stderr():  # the backend wakes up here, and tells all about it
+        generator, facts = models.load_generator(*find(path, WHICH))
+    print(in_words(path, facts))
+    return generator, facts
+
+
+def save_generator():
+    """Write the generator itself as EXPORT."""
+    export.check(EXPORT)
+    path = folder_of(RUN)
+    generator, facts = load(path)
+    with quiet_stderr():
+        written = export.save(generator, EXPORT, facts, find(path, WHICH)[0])
+    print(written)
 
 
 def check_pixels(count):
