@@ -1,1 +1,1 @@
-"""Floor 2: what networks are made of."""
+"""Floor 2: what networks are made of, and how a generator is taken along."""

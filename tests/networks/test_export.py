@@ -1,14 +1,17 @@
 """A generator that was taken along draws what it draws here, without the suite."""
 
+import io
 import re
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import generate
 import models
@@ -225,3 +228,35 @@ def test_a_saved_model_appears_by_its_name_in_a_folder_to_be_made(generator, cap
     assert Path("deep/v1.2/saved_model.pb").is_file()
     assert [path.name for path in Path("deep").iterdir()] == ["v1.2"]
     assert re.search(r"MB\) is the generator, for Tensor", capsys.readouterr().out)
+
+
+PAGE = (SUITE / "docs/take-along.md").read_text()
+SCRIPT, SERVER = re.findall(r"^```python\n(.+?)^```", PAGE, re.M | re.S)
+
+
+def test_the_pages_script_draws_what_the_generator_draws(generator):
+    taken(generator, "faces.keras")
+    names = {}
+    exec(SCRIPT, names)
+    assert names["faces"].shape == (10, 28, 28, 3)  # 64 x 64 in the page's own words
+    assert apart(names["pixels"], models.draw(generator, names["noise"])) <= 1
+
+
+@pytest.mark.slow
+def test_the_pages_server_draws_in_its_threads_what_the_generator_draws(generator):
+    for package in ("flask", "tf2onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    taken(generator, "faces.onnx")
+    names = {"__name__": "server"}
+    exec(SERVER, names)
+
+    def asked_for(number):
+        answer = names["app"].test_client().get(f"/{number}.png")
+        assert answer.mimetype == "image/png"
+        with Image.open(io.BytesIO(answer.data)) as image:
+            return np.asarray(image)
+
+    with ThreadPoolExecutor(4) as threads:
+        faces = list(threads.map(asked_for, range(8)))
+    noise = [np.random.default_rng(seed).uniform(-1, 1, 100) for seed in range(8)]
+    assert apart(faces, models.draw(generator, np.array(noise, "float32"))) <= 1
