@@ -71,19 +71,19 @@ def directions(model, run):
 
 def _read(path, latent):
     """Read the names and vectors of directions. Raises UserError if they are none."""
+    damaged = UserError(
+        f"{path} is damaged, or is of another generator. Make it again, or remove it."
+    )
     try:
         with np.load(path, allow_pickle=False) as arrays:
             names, vectors = arrays["names"], arrays["vectors"]
-        if names.dtype.kind == "U" and vectors.shape == (len(names), latent):
-            np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
-            return names, vectors
-    except (*DAMAGE, AssertionError) as error:
-        fault = error
-    else:
-        fault = None
-    raise UserError(
-        f"{path} is damaged, or is of another generator. Make it again, or remove it."
-    ) from fault
+        lengths = np.linalg.norm(vectors, axis=1)
+    except DAMAGE as error:
+        raise damaged from error
+    fits = names.dtype.kind == "U" and vectors.shape == (*names.shape, latent)
+    if not (fits and np.allclose(lengths, 1, atol=1e-3)):
+        raise damaged
+    return names, vectors
 
 
 def steps_of(model, kernels):

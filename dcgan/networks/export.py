@@ -1,9 +1,9 @@
 """A generator to take along: a file, or folder, that needs nothing of this suite.
 
 By its name it is Keras' own (.keras), ONNX, TensorFlow Lite (.tflite), a SavedModel (a
-folder), or a page that draws faces in a browser (.html, see browser.py). All of them
-map noise (n, LATENT) float32 in [-1, 1] to faces (n, S, S, C) float32 in [-1, 1], of
-any n. Pixels are ((faces + 1) * 127.5).round().clip(0, 255) of that, as uint8.
+folder), or a page that draws faces in a browser (.html, see browser.py). All but the
+page map noise (n, LATENT) float32 in [-1, 1] to faces (n, S, S, C) float32 in [-1, 1],
+of any n. Pixels are ((faces + 1) * 127.5).round().clip(0, 255) of that, as uint8.
 """
 
 from importlib.util import find_spec
@@ -29,7 +29,9 @@ class Format(NamedTuple):
 
 FORMATS = {
     ".keras": Format("", ANYWHERE, "keras.saving.load_model"),
-    ".onnx": Format("onnx", {"tensorflow": "tf2onnx", "jax": "jax2onnx"}, "ONNX"),
+    ".onnx": Format(
+        "onnx", {"tensorflow": "tf2onnx", "jax": "jax2onnx"}, "ONNX Runtime"
+    ),
     ".tflite": Format("litert", {"tensorflow": "tensorflow"}, "LiteRT"),
     "": Format("tf_saved_model", {"tensorflow": "tensorflow"}, "TensorFlow"),
     ".html": Format("", ANYWHERE, "a browser"),

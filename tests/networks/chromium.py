@@ -1,4 +1,4 @@
-"""Chromium, told what to do through a pair of pipes: a page is opened and asked."""
+"""Chromium, told what to do through a pair of pipes: pages are opened and asked."""
 
 import base64
 import json
@@ -20,30 +20,70 @@ OPTIONS = (
     *("--disable-component-update", "--remote-debugging-pipe"),
 )
 
+COMPLAINTS = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
 
-class Page:
-    """A page in a Chromium of its own; `complaints` are those of its console."""
 
-    def __init__(self, path, width, profile, anchor="", dark=False):
+class Chromium:
+    """A process of Chromium, in which one page after the other is opened."""
+
+    def __init__(self):
+        self.profile = tempfile.TemporaryDirectory(prefix="chromium-")
         there, self.write = os.pipe()
         self.read, back = os.pipe()
-        self.profile = profile
-        self.count, self.session, self.complaints, self.rest = 0, None, [], b""
+        self.count, self.rest = 0, b""
         self.process = subprocess.Popen(
-            [CHROMIUM, *OPTIONS, f"--user-data-dir={profile}", "about:blank"],
+            [CHROMIUM, *OPTIONS, f"--user-data-dir={self.profile.name}"],
             preexec_fn=lambda: _as_3_and_4(there, back),
             close_fds=False,
             stderr=subprocess.DEVNULL,
         )
         os.close(there)
         os.close(back)
-        [target] = [
-            each["targetId"]
-            for each in self.tell("Target.getTargets")["targetInfos"]
-            if each["type"] == "page"
-        ]
-        attach = {"targetId": target, "flatten": True}
-        self.session = self.tell("Target.attachToTarget", **attach)["sessionId"]
+
+    def close(self):
+        self.tell("Browser.close")
+        self.process.wait(30)
+        os.close(self.write)
+        os.close(self.read)
+        self.profile.cleanup()
+
+    def tell(self, method, heard=lambda told: None, session=None, **parameters):
+        """Give an order, to a page's session or to all, and return what came of it.
+
+        heard: called with all messages that come before the answer.
+        """
+        self.count += 1
+        order = {"id": self.count, "method": method, "params": parameters}
+        if session:
+            order["sessionId"] = session
+        os.write(self.write, json.dumps(order).encode() + b"\0")
+        while (told := self.next()).get("id") != self.count:
+            heard(told)
+        assert "error" not in told, told
+        return told["result"]
+
+    def next(self, seconds=60):
+        """Return the next message, within some time."""
+        end = time.monotonic() + seconds
+        while b"\0" not in self.rest:
+            assert time.monotonic() < end, "Chromium says nothing"
+            part = os.read(self.read, 2**20)
+            assert part, "Chromium has ended"
+            self.rest += part
+        message, _, self.rest = self.rest.partition(b"\0")
+        return json.loads(message)
+
+
+class Page:
+    """A page in a tab of Chromium; `complaints` are those of its console."""
+
+    def __init__(self, chromium, path, width=1280, anchor="", dark=False):
+        self.chromium, self.complaints, self.session = chromium, [], None
+        self.target = self.tell("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.tell(
+            "Target.attachToTarget", targetId=self.target, flatten=True
+        )
+        self.session = attached["sessionId"]
         for domain in ("Runtime", "Log", "Page"):
             self.tell(f"{domain}.enable")
         size = {"width": width, "height": 900, "deviceScaleFactor": 1}
@@ -58,44 +98,22 @@ class Page:
         return self
 
     def __exit__(self, *_):
-        self.tell("Browser.close")
-        self.process.wait(30)
-        os.close(self.write)
-        os.close(self.read)
+        self.chromium.tell("Target.closeTarget", targetId=self.target)
 
     def tell(self, method, **parameters):
         """Give an order, and return what came of it."""
-        self.count += 1
-        order = {"id": self.count, "method": method, "params": parameters}
-        if self.session:
-            order["sessionId"] = self.session
-        os.write(self.write, json.dumps(order).encode() + b"\0")
-        while (told := self.next()).get("id") != self.count:
-            pass
-        assert "error" not in told, told
-        return told["result"]
+        return self.chromium.tell(method, self.hear, self.session, **parameters)
+
+    def hear(self, told):
+        """Note what the console says."""
+        if told.get("method") in COMPLAINTS:
+            self.complaints.append(told["params"])
 
     def until(self, event):
         """Wait for an event, and return what is told of it."""
-        while (told := self.next()).get("method") != event:
-            pass
+        while (told := self.chromium.next()).get("method") != event:
+            self.hear(told)
         return told["params"]
-
-    def next(self, seconds=60):
-        """Return the next message, within some time; note what the console says."""
-        end = time.monotonic() + seconds
-        while b"\0" not in self.rest:
-            assert time.monotonic() < end, "Chromium says nothing"
-            part = os.read(self.read, 2**20)
-            assert part, "Chromium has ended"
-            self.rest += part
-        message, _, self.rest = self.rest.partition(b"\0")
-        told = json.loads(message)
-        if told.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
-            self.complaints.append(told["params"])
-        if told.get("method") == "Runtime.consoleAPICalled":
-            self.complaints.append(told["params"])
-        return told
 
     def ask(self, script):
         """Return the value of a script in the page, a promise's when it is kept."""
@@ -106,9 +124,9 @@ class Page:
 
     def download(self, script):
         """Run a script in the page that saves a file; return the file's Path."""
-        folder = Path(tempfile.mkdtemp(dir=self.profile))
+        folder = Path(tempfile.mkdtemp(dir=self.chromium.profile.name))
         there = {"behavior": "allow", "downloadPath": str(folder)}
-        self.tell("Browser.setDownloadBehavior", **there, eventsEnabled=True)
+        self.chromium.tell("Browser.setDownloadBehavior", **there, eventsEnabled=True)
         self.ask(script)
         while self.until("Browser.downloadProgress")["state"] != "completed":
             pass
@@ -117,8 +135,7 @@ class Page:
 
     def photograph(self, path):
         """Write the whole page as a PNG."""
-        height = self.ask("document.documentElement.scrollHeight")
-        width = self.ask("innerWidth")
+        width, height = self.ask("[innerWidth, document.documentElement.scrollHeight]")
         area = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
         options = {"clip": area, "captureBeyondViewport": True}
         data = self.tell("Page.captureScreenshot", **options)["data"]

@@ -12,16 +12,18 @@ from PIL import Image
 import models
 from dcgan.networks import browser, export
 from dcgan.networks.backend import keras, layers
-from tests.networks.chromium import Page, in_a_browser
+from tests.networks.chromium import Chromium, Page, in_a_browser
 from tests.networks.narrow import apart, narrow, noise_of
 from tests.runs.saved import FACTS
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
+LARGE = [("dcgan", 128, 1), ("tutorial", 64, 3)]
+
 # All kinds of networks, the sizes of which are drawn in different ways
 NETWORKS = [
-    *(("dcgan", 28, 3), ("dcgan", 32, 1), ("dcgan", 64, 3), ("dcgan", 128, 1)),
-    *(("tutorial", 64, 3), ("blog", 28, 3)),
+    *(("dcgan", 28, 3), ("dcgan", 32, 1), ("dcgan", 64, 3), ("blog", 28, 3)),
+    *(pytest.param(each, marks=pytest.mark.slow) for each in LARGE),
 ]
 
 # What a test does in the page: draw noise, and return red, green and blue of each pixel
@@ -48,10 +50,23 @@ def generator():
     return narrow()
 
 
-def opened(model, width=1280, path="faces.html", run=".", **facts):
+@pytest.fixture(scope="module")
+def chromium():
+    """Start Chromium once for all tests."""
+    chromium = Chromium()
+    yield chromium
+    chromium.close()
+
+
+@pytest.fixture
+def opened(chromium):
     """Export a generator as a page, and open it in a browser."""
-    export.save(model, path, {**FACTS, **facts}, run)
-    return Page(Path(path), width, Path("profile").resolve())
+
+    def open_page(model, width=1280):
+        export.save(model, "faces.html", FACTS, ".")
+        return Page(chromium, Path("faces.html"), width)
+
+    return open_page
 
 
 def halved(model):
@@ -77,7 +92,7 @@ def faces_of(model, noise):
 
 @in_a_browser
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_shows_ten_faces_as_keras_draws_them(generator, width):
+def test_a_browser_shows_ten_faces_as_keras_draws_them(opened, generator, width):
     with opened(generator, width) as page:
         page.ask("Promise.all(busy.values())")
         noise = page.ask("ten().map(face => [...noiseOf(face)])")
@@ -98,7 +113,7 @@ def test_a_browser_shows_ten_faces_as_keras_draws_them(generator, width):
 
 @in_a_browser
 @pytest.mark.parametrize("shape", NETWORKS, ids=str)
-def test_every_network_draws_in_a_browser_as_in_keras(shape):
+def test_every_network_draws_in_a_browser_as_in_keras(opened, shape):
     model = narrow(*shape)
     with opened(model) as page:
         pixels = drawn_in(page, noise_of(2), shape[1])
@@ -108,7 +123,7 @@ def test_every_network_draws_in_a_browser_as_in_keras(shape):
 
 
 @in_a_browser
-def test_layers_that_no_network_of_ours_has_are_drawn_as_in_keras():
+def test_layers_that_no_network_of_ours_has_are_drawn_as_in_keras(opened):
     def spread(filters, kernel, strides, padding, **options):
         return layers.Conv2DTranspose(filters, kernel, strides, padding, **options)
 
@@ -235,7 +250,9 @@ def test_directions_that_are_damaged_or_of_others_are_a_line(generator):
 
 
 @in_a_browser
-def test_a_slider_turns_a_face_as_the_normal_distribution_says(generator):
+def test_a_slider_turns_a_face_as_the_normal_distribution_says(
+    chromium, opened, generator
+):
     write_directions(np.array(["smile", HOSTILE]), unit(2))
     slide = """(async () => {
       await Promise.all(busy.values());
@@ -268,14 +285,14 @@ def test_a_slider_turns_a_face_as_the_normal_distribution_says(generator):
     assert apart(*faces) > 30
     assert words.split("\n") == ["smile", "1.5", HOSTILE, "-2.0"]
     assert address == "#face=4&turn=1.5+-2"
-    with Page(Path("faces.html"), 1280, Path("profile").resolve(), address) as page:
+    with Page(chromium, Path("faces.html"), anchor=address) as page:
         page.ask("Promise.all(busy.values())")
         again = page.ask(large)
     assert again == data  # the address keeps the face
 
 
 @in_a_browser
-def test_ten_more_and_a_number_lead_to_other_faces(generator):
+def test_ten_more_and_a_number_lead_to_other_faces(opened, generator):
     with opened(generator) as page:
         numbers = "at('more').click(), ten()"
         assert page.ask(numbers) == [*range(11, 21)]
@@ -300,7 +317,7 @@ def test_ten_more_and_a_number_lead_to_other_faces(generator):
 
 
 @in_a_browser
-def test_the_page_knows_the_normal_distribution(generator):
+def test_the_page_knows_the_normal_distribution(opened, generator):
     normal = NormalDist()
     places = np.linspace(-5, 5, 201)
     shares = [1e-6, 0.001, 0.02425, 0.03, 0.3, 0.5, 0.7, 0.97, 0.98, 0.999999]
@@ -314,7 +331,7 @@ def test_the_page_knows_the_normal_distribution(generator):
 
 
 @in_a_browser
-def test_faces_are_saved_as_png(generator):
+def test_faces_are_saved_as_png(opened, generator):
     with opened(generator) as page:
         sheet = page.download("at('save-sheet').click()")
         face = page.download("at('faces').children[2].click(), at('save-face').click()")

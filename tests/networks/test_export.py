@@ -146,6 +146,13 @@ def test_the_last_epochs_generator_is_taken_where_it_is_asked_for(generator):
     assert apart(models.draw(loaded, noise_of()), models.draw(other, noise_of())) <= 1
 
 
+def test_a_page_has_the_directions_of_its_run(generator):
+    Path("runs/a").mkdir(parents=True)
+    np.savez("runs/a/directions.npz", names=["smile"], vectors=np.eye(100)[:1])
+    taken(generator, "faces.html")
+    assert '"directions":[{"name":"smile"' in Path("faces.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
@@ -154,18 +161,20 @@ def test_the_last_epochs_generator_is_taken_where_it_is_asked_for(generator):
         ("faces.onnx", r"--export faces\.onnx needs a package: pip install tf2onnx"),
         ("there/", "there/ is there already. Remove it, or choose another name"),
         ("there", "there is there already. Remove it, or choose another name"),
+        ("v1.2/", "v1.2/ is there already. Remove it, or choose another name"),
     ],
 )
 def test_what_cannot_be_written_is_a_line_before_anything_is_loaded(
     monkeypatch, path, message
 ):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)  # as where it is not installed
+    Path("v1.2").mkdir()
     Path("there").mkdir()
     Path("there/mine.txt").touch()
     with pytest.raises(SystemExit, match=message) as refused:
         generate.main(["--run", "runs/nowhere", "--export", path])
     assert "\n" not in refused.value.code
-    assert sorted(map(str, Path().rglob("*"))) == ["there", "there/mine.txt"]
+    assert sorted(map(str, Path().rglob("*"))) == ["there", "there/mine.txt", "v1.2"]
 
 
 @pytest.mark.slow
