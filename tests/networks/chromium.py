@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -66,7 +67,8 @@ class Chromium:
         """Return the next message, within some time."""
         end = time.monotonic() + seconds
         while b"\0" not in self.rest:
-            assert time.monotonic() < end, "Chromium says nothing"
+            left = max(0, end - time.monotonic())
+            assert select.select([self.read], [], [], left)[0], "Chromium says nothing"
             part = os.read(self.read, 2**20)
             assert part, "Chromium has ended"
             self.rest += part
