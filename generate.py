@@ -3,19 +3,22 @@
 Takes the newest run in runs/, or the generator that came with the suite.
 """
 
+import itertools
 import sys
 from pathlib import Path
+
+import numpy as np
 
 import models
 from dcgan.common.console import UserError, quiet_stderr, run
 from dcgan.common.files import write_whole
 from dcgan.common.options import options, typed
-from dcgan.networks import export
-from dcgan.pictures import films
+from dcgan.pictures import films, labels
 from dcgan.pictures.faces import grid
-from dcgan.runs import curves
+from dcgan.runs import curves, directions
 from dcgan.runs.generators import find, folder_of, in_words
-from dcgan.training.chance import noise, walk
+from dcgan.training import latent
+from dcgan.training.chance import noise
 
 # Which generator
 RUN = ""  # a run folder, or a generator or checkpoint in one; empty: see above
@@ -24,12 +27,23 @@ WHICH = "best"  # the epoch: "best" by its score, "last", or one that was kept, 
 # Which faces
 COUNT = 10  # [1..100000] faces to draw
 SEED = 5  # [0..] the same seed draws the same faces
+FACES = ""  # these of SEED's, by their numbers from 1 on, "3,17,40"; empty: COUNT
 
 # How to show them
 OUT = "faces.png"  # the picture or film to write; empty: none, for single faces alone
 COLUMNS = 5  # [1..] faces a row
 SCALE = 0  # [0..16] times each face is enlarged; 0: to about 128 pixels
+SHOW_SEEDS = False  # {True, False} print under each face its number, for FACES
 SINGLES = ""  # write each face, at its own size, into this folder; empty: none
+
+# Arithmetic with faces of SEED, in place of these: docs/latent.md shows each
+BETWEEN = ""  # "3,17": a row of faces from face 3 to face 17
+MEAN = ""  # "3,17,40": the mean of these faces,
+MINUS = ""  # "5,8,9": less the mean of these,
+PLUS = ""  # "12,20": and that of these added
+DIRECTION = ""  # "smiling": each face with less and more of it; see directions.py
+STEPS = 9  # [3..99] faces in a row of BETWEEN or DIRECTION
+REACH = 3.0  # (0.0..10.0] how far DIRECTION goes, in standard deviations of noise
 
 # A film, .gif, .webp or .mp4, in place of the picture
 WALK = 0  # [0..1000] faces, of SEED's, that turn into each other, round and round
@@ -37,20 +51,53 @@ HISTORY = False  # {True, False} the sheets of the run, from its first epoch to 
 FPS = 20  # [1..60] frames a second of a walk; a history has 4
 SECONDS = 0.0  # [0.0..600.0] of a walk; 0: one a face
 
-# To take along, in place of any picture
-EXPORT = ""  # write the generator itself: .keras, .onnx, .tflite, .html or a folder/
-
 # No options from here on
 
 # Pixels of a picture
 LARGEST = 10**9
 
+# What is drawn in place of a sheet, and the options that do not go with it
+APART = {
+    "HISTORY": "FACES SHOW_SEEDS BETWEEN MEAN MINUS PLUS DIRECTION",
+    "WALK": "SHOW_SEEDS BETWEEN MEAN MINUS PLUS DIRECTION",
+    "BETWEEN": "FACES SINGLES MEAN MINUS PLUS DIRECTION",
+    "MEAN": "FACES SINGLES DIRECTION",
+    "DIRECTION": "SINGLES MINUS PLUS",
+}
+
 
 def main(argv=None):
     options(sys.modules[__name__], argv)
-    if EXPORT:
-        save_generator()
+    check_options()
+    path = folder_of(RUN)
+    if HISTORY:
+        save_film(history_frames(path), 1 / 4)
         return
+    folder, which = find(path, WHICH)
+    way = directions.find(folder, DIRECTION, models.LATENT) if DIRECTION else None
+    with quiet_stderr():  # the backend wakes up here, and tells all about it
+        generator, facts = models.load_generator(folder, which)
+    print(in_words(path, facts))
+    scale = SCALE or max(1, round(128 / facts["image_size"]))
+    if WALK:
+        save_film(walk_frames(generator, scale), 1 / FPS)
+    elif BETWEEN:
+        save_rows_between(generator, scale)
+    elif MEAN:
+        save_sum(generator, scale)
+    elif DIRECTION:
+        save_rows_along(way, generator, scale)
+        if way.generator != facts["sha256"]:
+            print(
+                "The directions are those of another generator, of this run maybe. "
+                f"Learn this one's: python directions.py {typed(run=path)}"
+            )
+    else:
+        save_faces(generator, scale)
+
+
+def check_options():
+    """Raise UserError for options that ask for nothing, or for two things at once."""
     if not (OUT or SINGLES):
         raise UserError(
             "OUT and SINGLES are empty: there is nothing to write. A sheet: --out "
@@ -58,62 +105,134 @@ def main(argv=None):
         )
     if HISTORY or WALK:
         films.check(film_path())
-    path = folder_of(RUN)
-    if HISTORY:
-        save_film(history_frames(path), 1 / 4)
-        return
-    if not WALK and Path(OUT).suffix.lower() not in ("", ".png"):
+    elif Path(OUT).suffix.lower() not in ("", ".png"):
         raise UserError(
             f"{typed(out=OUT)}: pictures are written as PNG. Try --out faces.png"
         )
-    generator, facts = load(path)
-    size = facts["image_size"]
-    scale = SCALE or max(1, round(128 / size))
-    if WALK:
-        save_film(walk_frames(generator, scale), 1 / FPS)
-        return
-    if OUT:
-        check_pixels(COUNT * (size * scale) ** 2)
-    faces = models.draw(generator, sheet_noise())
-    if OUT:
-        save_sheet(faces, scale)
-    if SINGLES:
-        save_singles(faces)
-    places = " and, each by itself, in ".join(filter(None, (OUT, SINGLES)))
-    print(f"{COUNT} faces of {size} x {size} are in {places}.")
-
-
-def load(path):
-    """Return the generator that is meant, and what is told of it; print it, too."""
-    with quiet_stderr():  # the backend wakes up here, and tells all about it
-        generator, facts = models.load_generator(*find(path, WHICH))
-    print(in_words(path, facts))
-    return generator, facts
-
-
-def save_generator():
-    """Write the generator itself as EXPORT."""
-    export.check(EXPORT)
-    path = folder_of(RUN)
-    generator, facts = load(path)
-    with quiet_stderr():
-        written = export.save(generator, EXPORT, facts, find(path, WHICH)[0])
-    print(written)
-
-
-def check_pixels(count):
-    """Raise UserError for a picture that no memory would hold."""
-    if count > LARGEST:
+    for one, others in APART.items():
+        for other in others.split():
+            if globals()[one] and globals()[other]:
+                raise UserError(
+                    f"{one} and {other} do not go together: set one of them alone."
+                )
+    if (MINUS or PLUS) and not MEAN:
         raise UserError(
-            f"{COUNT} faces would be a picture of {count / 1e6:,.0f} million pixels; "
+            "MINUS and PLUS change the mean of some faces. Say of which: --mean 3,17,40"
+        )
+    if DIRECTION and STEPS % 2 == 0:
+        raise UserError(
+            f"{typed(steps=STEPS)}: the face itself is in the middle of a DIRECTION, "
+            f"so their number is odd. Try {typed(steps=STEPS - 1)}"
+        )
+    if FACES and WALK not in (0, len(chosen())):
+        raise UserError(
+            f"{typed(faces=FACES, walk=WALK)}: a walk through these is "
+            f"{typed(walk=len(chosen()))}"
+        )
+
+
+def check_pixels(count, scale, generator):
+    """Raise UserError for a picture of `count` faces that no memory would hold."""
+    pixels = count * (generator.output_shape[1] * scale) ** 2
+    if pixels > LARGEST:
+        raise UserError(
+            f"{count} faces would be a picture of {pixels / 1e6:,.0f} million pixels; "
             f"{LARGEST / 1e6:,.0f} are the most. Fewer: --count; smaller: --scale"
         )
 
 
+def chosen():
+    """Return the numbers of the faces to draw: FACES, or the first COUNT or WALK."""
+    return latent.numbers_in(FACES, "faces") or [*range(1, (WALK or COUNT) + 1)]
+
+
+def noise_of(numbers):
+    """Return the noise (n, LATENT) float32 of faces of SEED, by their numbers."""
+    of_all = noise(SEED, "generate", (max(numbers), models.LATENT))
+    return of_all[np.array(numbers) - 1]
+
+
+def sheet_noise():
+    """Return the noise (n, LATENT) float32 of the faces to draw."""
+    return noise_of(chosen())
+
+
+def save_faces(generator, scale):
+    """Draw the faces, and write them as OUT and into SINGLES."""
+    numbers, size = chosen(), generator.output_shape[1]
+    if OUT:
+        check_pixels(len(numbers), scale, generator)
+    faces = models.draw(generator, sheet_noise())
+    if OUT:
+        words = [str(number) if SHOW_SEEDS else "" for number in numbers]
+        save_picture(labels.sheet(faces, words, COLUMNS, scale))
+    if SINGLES:
+        save_singles(faces, numbers)
+    places = " and, each by itself, in ".join(filter(None, (OUT, SINGLES)))
+    print(f"{len(numbers)} faces of {size} x {size} are in {places}.")
+
+
+def save_rows_between(generator, scale):
+    """Write a row of faces for every two neighbours of BETWEEN."""
+    numbers = latent.numbers_in(BETWEEN, "between")
+    if len(numbers) < 2:
+        raise UserError(f"{typed(between=BETWEEN)}: two faces at least, as in 3,17")
+    pairs = list(itertools.pairwise(noise_of(numbers)))
+    rows = np.concatenate([latent.row(*pair, STEPS) for pair in pairs])
+    blank = [""] * (STEPS - 2)
+    ends = itertools.pairwise(map(str, numbers))
+    words = [word for one, other in ends for word in (one, *blank, other)]
+    save_picture(rows_of(generator, rows, words, scale))
+    print(f"{OUT} shows the way from face to face: {BETWEEN}.")
+
+
+def save_rows_along(way, generator, scale):
+    """Write a row for each face, in its middle, moved along a Direction."""
+    numbers = chosen()
+    moved = latent.along(
+        noise_of(numbers), way.vector, np.linspace(-REACH, REACH, STEPS)
+    )
+    blank = [""] * (STEPS // 2)
+    words = [word for number in numbers for word in (*blank, str(number), *blank)]
+    picture = rows_of(generator, moved.reshape(-1, models.LATENT), words, scale)
+    save_picture(labels.headed(picture, f"less {way.name}", f"more {way.name}"))
+    print(f"{OUT} shows {len(numbers)} faces with less and more {way.name}.")
+
+
+def rows_of(generator, rows, words, scale):
+    """Draw noise (n, LATENT) as rows of STEPS faces with n words: an image."""
+    check_pixels(len(rows), scale, generator)
+    return labels.sheet(models.draw(generator, rows), words, STEPS, scale)
+
+
+def save_sum(generator, scale):
+    """Write MEAN - MINUS + PLUS: all that it is made of, and faces around the sum."""
+    given = [("", MEAN, "mean"), ("-", MINUS, "minus"), ("+", PLUS, "plus")]
+    groups = [
+        (sign, latent.numbers_in(text, name)) for sign, text, name in given if text
+    ]
+    check_pixels(sum(len(numbers) for _, numbers in groups) + 12, scale, generator)
+    terms = []
+    for sign, numbers in groups:
+        faces = models.draw(generator, noise_of(numbers))
+        mean = models.draw(generator, sum_noise([("", numbers)])[None])[0]
+        terms.append(labels.Term(sign, faces, [str(each) for each in numbers], mean))
+    whole = sum_noise(groups)
+    # The sum is in the middle of a square
+    square = np.insert(latent.around(whole, 8, SEED), 4, whole, axis=0)
+    save_picture(labels.sum_sheet(terms, models.draw(generator, square), scale))
+    print(f"{OUT} shows the sum, around it eight faces near it, and all its terms.")
+
+
+def sum_noise(groups):
+    """Return the noise (LATENT,) of a sum of means, each group (sign, numbers)."""
+    weights = latent.weights_of(groups)
+    return latent.sum_of(noise_of([*weights]), [*weights.values()])
+
+
 def walk_frames(generator, scale):
-    """Yield the images of a closed walk through the first WALK of SEED's faces."""
-    stops = noise(SEED, "generate", (WALK, models.LATENT))
-    way = walk(stops, max(1, round(FPS * (SECONDS or WALK))))
+    """Yield the images of a closed walk through the faces."""
+    way = latent.walk(sheet_noise(), max(1, round(FPS * (SECONDS or WALK))))
     for first in range(0, len(way), 64):
         for face in models.draw(generator, way[first : first + 64]):
             yield grid(face[None], 1, scale)
@@ -143,22 +262,16 @@ def save_film(frames, seconds):
     print(f"{film} is a film of {film.stat().st_size / 1e6:.1f} MB.")
 
 
-def sheet_noise():
-    """Draw the noise (COUNT, LATENT) float32 of SEED's faces."""
-    return noise(SEED, "generate", (COUNT, models.LATENT))
-
-
-def save_sheet(faces, scale):
-    """Write the faces (n, S, S, 3) uint8, each enlarged `scale` times, as OUT."""
-    picture = grid(faces, COLUMNS, scale)
+def save_picture(picture):
+    """Write an image as OUT."""
     with write_whole(OUT) as part:
         picture.save(part, format="PNG")
 
 
-def save_singles(faces):
-    """Write each face (n, S, S, 3) uint8 as a PNG of its own into SINGLES."""
-    digits = len(str(len(faces)))
-    for number, face in enumerate(faces, 1):
+def save_singles(faces, numbers):
+    """Write each face (n, S, S, 3) uint8 as a PNG, with its number, into SINGLES."""
+    digits = len(str(max(numbers)))
+    for number, face in zip(numbers, faces, strict=True):
         with write_whole(Path(SINGLES) / f"face-{number:0{digits}d}.png") as part:
             grid(face[None], 1).save(part, format="PNG")
 

@@ -12,7 +12,8 @@ import generate
 import models
 from dcgan.common.options import current
 from dcgan.pictures.faces import grid
-from dcgan.runs import checkpoints, curves, generators
+from dcgan.runs import checkpoints, curves, directions, generators
+from dcgan.training import latent
 from tests.runs.saved import FACTS, flip_a_bit, make_old_checkpoint
 
 SUITE = Path(__file__).parent.parent
@@ -319,3 +320,181 @@ def test_the_history_of_a_run_is_a_film_of_its_sheets(generator, capsys):
     shutil.rmtree("runs/a/samples")
     with pytest.raises(SystemExit, match=r"has no samples/epoch-001\.png and so on"):
         generate.main(["--history"])
+
+
+def tiles(path, rows, columns, side=28, words=True):
+    """Cut the faces (rows, columns, side, side, 3) out of a sheet of scale 1."""
+    sheet = pixels(path)
+    high = (sheet.shape[0] + 2) // rows if words else side + 2
+    return np.array(
+        [
+            [
+                sheet[row * high :, column * (side + 2) :][:side, :side]
+                for column in range(columns)
+            ]
+            for row in range(rows)
+        ]
+    )
+
+
+def noise_of(*numbers, seed=5):
+    return generate.noise(seed, "generate", (50, models.LATENT))[np.array(numbers) - 1]
+
+
+def assert_are(tiles, drawn):
+    """Hold faces cut from a sheet against faces drawn at once, in another batch."""
+    assert np.abs(np.subtract(tiles, drawn, dtype=int)).max() <= 1
+
+
+def test_faces_are_drawn_by_their_numbers_whatever_count_is(generator, capsys):
+    save("runs/a", generator)
+    given = ["--faces", "3,17,40", "--scale", "1", "--singles", "singles"]
+    generate.main([*given, "--count", "5"])
+    assert "3 faces of 28 x 28 are in faces.png" in capsys.readouterr().out
+    three = tiles("faces.png", 1, 3, words=False)[0]
+    assert_are(three, models.draw(generator, noise_of(3, 17, 40)))
+    names = sorted(path.name for path in Path("singles").iterdir())
+    assert names == ["face-03.png", "face-17.png", "face-40.png"]
+    assert (pixels("singles/face-17.png") == three[1]).all()
+    generate.main(["--faces", "", "--count", "40", "--columns", "40"])
+    assert_are(tiles("faces.png", 1, 40, words=False)[0][[2, 16, 39]], three)
+
+
+def test_the_numbers_that_are_shown_are_those_that_faces_takes(generator):
+    save("runs/a", generator)
+    generate.main(["--scale", "1", "--show-seeds", "--count", "17", "--columns", "17"])
+    shown = pixels()[:, 16 * 30 :]
+    generate.main(["--scale", "1", "--show-seeds", "--faces", "17"])
+    assert np.abs(np.subtract(shown, pixels(), dtype=int)).max() <= 1
+    assert pixels().shape[0] > 28
+    assert pixels()[30:].min() < 128  # there is ink
+    generate.main(["--scale", "1", "--show-seeds", "--faces", "16"])
+    assert (pixels()[30:] != shown[30:]).any()
+
+
+def test_a_row_leads_from_each_face_to_the_next(generator, capsys):
+    save("runs/a", generator)
+    generate.main(["--between", "3,17,40", "--steps", "5", "--scale", "1"])
+    assert "the way from face to face: 3,17,40" in capsys.readouterr().out
+    rows = tiles("faces.png", 2, 5)
+    drawn = models.draw(generator, noise_of(3, 17, 40))
+    assert_are(rows[[0, 0, 1, 1], [0, -1, 0, -1]], drawn[[0, 1, 1, 2]])
+    apart = np.abs(np.diff(rows[0].astype(int), axis=0)).mean((1, 2, 3))
+    whole = np.abs(np.subtract(drawn[0], drawn[1], dtype=int)).mean()
+    assert (apart < 0.8 * whole).all()
+    assert (apart > 0).all()
+
+
+def test_a_sum_shows_its_faces_and_the_sum_in_the_middle_of_those_around_it(generator):
+    save("runs/a", generator)
+    sums = ["--mean", "3,17", "--minus", "17,5", "--plus", "5", "--scale", "1"]
+    generate.main(sums)
+    whole = models.draw(generator, latent.sum_of(noise_of(3, 5), [0.5, 0.5])[None])[0]
+    square = pixels()[-88:, -88:]
+    assert_are(square[30:58, 30:58], whole)
+    around = {square[at:][:28, at : at + 28].tobytes() for at in (0, 30, 60)}
+    assert len(around) == 3
+    for drawn in models.draw(generator, noise_of(3, 17, 17, 5, 5)):
+        assert holds(pixels(), drawn)
+    mean = latent.sum_of(noise_of(5, 17), [0.5, 0.5])
+    assert holds(pixels(), models.draw(generator, mean[None])[0])
+
+
+def holds(sheet, face):
+    """Tell whether a face stands somewhere on a sheet."""
+    windows = np.lib.stride_tricks.sliding_window_view(
+        sheet[..., 0].astype(int), (28, 28)
+    )
+    near = np.argwhere(np.abs(windows[..., 0, 0] - int(face[0, 0, 0])) <= 1)
+    return any(
+        np.abs(windows[tuple(place)] - face[..., 0]).max() <= 1 for place in near
+    )
+
+
+def save_directions(run, generator_of="best"):
+    vectors = np.zeros((2, models.LATENT), "float32")
+    vectors[[0, 1], [3, 4]] = 1
+    each = np.ones(2)
+    found = directions.Directions(
+        *(
+            np.array(["Smiling", "Black_Hair"]),
+            vectors,
+            each,
+            each[:, None],
+            each,
+            each,
+        ),
+        steps=each,
+        generator=generators.read(run, generator_of).facts["sha256"],
+        seed=1,
+    )
+    directions.save(run, found)
+    return vectors
+
+
+def test_each_face_is_the_middle_of_a_row_along_a_direction(generator, capsys):
+    save("runs/a", generator)
+    vector = save_directions("runs/a")[0]
+    along = ["--direction", "smiling", "--faces", "3,17", "--steps", "5"]
+    generate.main([*along, "--scale", "1", "--reach", "2"])
+    assert capsys.readouterr().out.endswith(
+        "faces.png shows 2 faces with less and more Smiling.\n"
+    )
+    moved = latent.along(noise_of(3, 17), vector, [-2, -1, 0, 1, 2])
+    drawn = models.draw(generator, moved.reshape(-1, models.LATENT))
+    for face in drawn:
+        assert holds(pixels(), face)
+    assert_are(drawn[[2, 7]], models.draw(generator, noise_of(3, 17)))
+    save("runs/a", other_than(generator))
+    generate.main(along)
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.startswith("The directions are those of another generator")
+    assert told.endswith("python directions.py --run runs/a")
+
+
+def test_a_direction_that_is_not_there_is_one_line(generator):
+    save("runs/a", generator)
+    with pytest.raises(SystemExit, match=r"python directions\.py --run runs/a$"):
+        generate.main(["--direction", "smiling"])
+    save_directions("runs/a")
+    with pytest.raises(SystemExit, match=r"only Smiling, Black_Hair$"):
+        generate.main(["--direction", "beard"])
+
+
+def test_a_walk_passes_the_faces_that_are_named(generator):
+    save("runs/a", generator)
+    walk = ["--walk", "2", "--faces", "17,40", "--fps", "10", "--out", "walk.webp"]
+    generate.main(walk)
+    with Image.open("walk.webp") as film:
+        assert film.n_frames == 20
+        expected = grid(models.draw(generator, noise_of(17)), 1, 5)
+        apart = np.subtract(film.convert("RGB"), expected, dtype=int)
+    assert np.abs(apart).mean() < 8
+    with pytest.raises(SystemExit, match=r"a walk through these is --walk 2$"):
+        generate.main(["--walk", "3", "--faces", "17,40"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--between", "3"], "--between 3: two faces at least"),
+        (["--between", "3;17"], "as in 3,17,40$"),
+        (["--faces", "0"], "--faces 0: faces are told by their numbers, from 1"),
+        (["--minus", "3"], "Say of which: --mean 3,17,40"),
+        (["--mean", "3", "--minus", "3"], "cancel each other out"),
+        (["--mean", "3", "--between", "3,4"], "BETWEEN and MEAN do not go together"),
+        (["--direction", "x", "--steps", "8"], r"Try --steps 7$"),
+        (["--direction", "x", "--walk", "2"], "WALK and DIRECTION do not go"),
+        (["--between", "3,4", "--singles", "s"], "BETWEEN and SINGLES do not go"),
+        (["--history", "--faces", "3"], "HISTORY and FACES do not go together"),
+        (["--between", "3,4", "--steps", "99", "--scale", "400"], "at most 16"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(generator, capsys, given, message):
+    save("runs/a", generator)
+    with pytest.raises(SystemExit) as refused:
+        generate.main(given)
+    said = capsys.readouterr().err or refused.value.code
+    assert re.search(message, said.strip())
+    assert "\n" not in said.strip()
+    assert not Path("faces.png").exists()

@@ -5,7 +5,6 @@ run that was stopped needs no state of a generator, and goes on as if it had not
 """
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
@@ -26,6 +25,7 @@ STREAMS = {
     "score_real": 17,
     # generate.py
     "generate": 8,
+    "around": 20,
     # evaluate.py
     "evaluate_fake": 9,
     "evaluate_choice": 10,
@@ -45,27 +45,6 @@ def stream(seed, name, *place):
 def noise(seed, name, shape, *place):
     """Draw noise of a shape, float32, uniform on [-1, 1]."""
     return stream(seed, name, *place).uniform(-1, 1, shape).astype("float32")
-
-
-def walk(stops, count):
-    """Return noise (count, latent) on a closed way through stops (n, latent), evenly.
-
-    Straight lines between points of a cube pass near its middle, where a generator was
-    never asked. So the way is of arcs between the same numbers as a normal distribution
-    has them (Shoemake 1985, "slerp"; White 2016), and has the distribution of noise.
-    """
-    normal = NormalDist()
-    points = np.vectorize(normal.inv_cdf)((np.clip(stops, -0.9999, 0.9999) + 1) / 2)
-    ends = np.roll(points, -1, axis=0)
-    lengths = np.linalg.norm(points, axis=1) * np.linalg.norm(ends, axis=1)
-    angles = np.arccos(np.clip((points * ends).sum(1) / lengths, -1, 1))
-    way = np.concatenate([[0], np.cumsum(angles)])
-    places = np.linspace(0, way[-1], count, endpoint=False)
-    leg = np.minimum(np.searchsorted(way, places, "right"), len(stops)) - 1
-    done, angle = (places - way[leg])[:, None], np.maximum(angles[leg], 1e-9)[:, None]
-    between = np.sin(angle - done) * points[leg] + np.sin(done) * ends[leg]
-    between = between / np.sin(angle)
-    return (2 * np.vectorize(normal.cdf)(between) - 1).astype("float32")
 
 
 def pick(faces, count, seed, name):

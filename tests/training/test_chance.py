@@ -152,31 +152,3 @@ def test_each_of_the_picked_faces_is_another_one():
     assert (np.diff(picked) > 0).all()
     assert (picked == chance.pick(faces, 200, 1, "score_real")).all()
     assert (picked != chance.pick(faces, 200, 2, "score_real")).any()
-
-
-def test_a_walk_passes_all_stops_evenly_and_returns():
-    stops = chance.noise(1, "generate", (5, 100))
-    way = chance.walk(stops, 500)
-    assert way.dtype == np.float32
-    to_stops = np.linalg.norm(way[:, None] - stops, axis=2)
-    nearest = to_stops.argmin(0)
-    assert (to_stops.min(0) < 0.2).all()
-    assert (np.diff(nearest) > 50).all()  # in their order
-    assert nearest[0] == 0
-    steps = np.linalg.norm(np.diff(way, axis=0, append=way[:1]), axis=1)
-    assert steps.max() < 2 * steps.min()  # the last leads to the first
-
-
-def test_noise_on_the_way_is_distributed_as_noise():
-    """On a straight line the middle would be nearer to 0: a variance of 1/6."""
-    way = chance.walk(chance.noise(1, "generate", (200, 100)), 400)
-    between = way[1::2]  # half-way
-    assert abs(between.var() - 1 / 3) < 0.02
-    assert np.abs(way).max() <= 1
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_a_walk_of_few_faces_is_one_too(count):
-    way = chance.walk(chance.noise(1, "generate", (count, 100)), 10)
-    assert way.shape == (10, 100)
-    assert np.isfinite(way).all()

@@ -1,0 +1,129 @@
+"""Sheets of faces with words on them: numbers under faces, and sums of faces."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dcgan.pictures.faces import GAP, grid
+
+# Of a group of a sum, faces one above the other at most
+TALL = 4
+
+
+class Term(NamedTuple):
+    """A group of faces in a sum.
+
+    sign: "", "-" or "+", before it; faces: (n, S, S, 1 or 3) uint8; words: n, of what
+    stands under each; mean: (S, S, 1 or 3) uint8, the face of their mean
+    """
+
+    sign: str
+    faces: np.ndarray
+    words: list
+    mean: np.ndarray
+
+
+def sheet(faces, words, columns, scale=1):
+    """Lay faces (n, S, S, 1 or 3) uint8 out as grid() does, n words under them.
+
+    A row of which no face has a word, but "", is as grid() has it.
+    """
+    columns = max(1, min(columns, len(faces)))
+    rows = []
+    for first in range(0, len(faces), columns):
+        some = slice(first, first + columns)
+        tiles = [grid(face[None], 1, scale) for face in faces[some]]
+        if any(words[some]):
+            pairs = zip(tiles, words[some], strict=True)
+            tiles = [above([tile, _line(tile.width, word)]) for tile, word in pairs]
+        rows.append(beside(tiles))
+    return above(rows, "left")
+
+
+def headed(picture, left, right):
+    """Lay a picture under a line that has words at its left and at its right end."""
+    size = _size(picture.width // 8)
+    line = _line(picture.width, left, "left", size)
+    line.paste(_text(right, size), (picture.width - _text(right, size).width, 0))
+    return above([line, picture])
+
+
+def sum_sheet(terms, result, scale=1):
+    """Draw a sum: the faces of each Term above that of their mean, and the result.
+
+    result: (n, S, S, 1 or 3) uint8, n a square number, laid out as a square.
+    """
+    gap, parts = GAP * 8, []
+    for term in terms:
+        columns = math.ceil(len(term.faces) / TALL)
+        group = sheet(term.faces, term.words, columns, scale)
+        mean = sheet(term.mean[None], ["mean"], 1, scale)
+        parts += [_sign(term.sign, mean.height)] * bool(term.sign)
+        parts.append(above([group, mean], gap=gap))
+    parts += [_sign("=", mean.height), grid(result, math.isqrt(len(result)), scale)]
+    return beside(parts, gap)
+
+
+def beside(images, gap=GAP):
+    """Lay images beside each other on white, their lower ends on one line."""
+    high = max(image.height for image in images)
+    wide = sum(image.width + gap for image in images) - gap
+    picture, left = Image.new("RGB", (wide, high), "white"), 0
+    for image in images:
+        picture.paste(image, (left, high - image.height))
+        left += image.width + gap
+    return picture
+
+
+def above(images, at="middle", gap=GAP):
+    """Lay images above each other on white, their middles or left ends on one line."""
+    wide = max(image.width for image in images)
+    high = sum(image.height + gap for image in images) - gap
+    picture, top = Image.new("RGB", (wide, high), "white"), 0
+    for image in images:
+        spare = wide - image.width
+        picture.paste(image, (0 if at == "left" else spare // 2, top))
+        top += image.height + gap
+    return picture
+
+
+def _sign(sign, height):
+    """Draw a sign in the middle of so high an image."""
+    side = max(8, height // 6)
+    picture = Image.new("RGB", (side, height), "white")
+    # Lines, for the font that comes with Pillow has no minus
+    middle, wide = height // 2, max(1, side // 9)
+    pen = ImageDraw.Draw(picture)
+    for at in (-side // 5, side // 5) if sign == "=" else (0,):
+        pen.line([(0, middle + at), (side, middle + at)], "black", wide)
+    if sign == "+":
+        pen.line(
+            [(side // 2, middle - side // 2), (side // 2, middle + side // 2)],
+            "black",
+            wide,
+        )
+    return picture
+
+
+def _line(width, words, at="middle", size=0):
+    """Draw a line of words, as wide as a face, or `width`: an image on white."""
+    text = _text(words, size or _size(width))
+    line = Image.new("RGB", (width, text.height), "white")
+    line.paste(text, (0 if at == "left" else max(0, width - text.width) // 2, 0))
+    return line
+
+
+def _size(width):
+    """Return the size of letters, pixels, under a face of a width."""
+    return max(10, min(20, width // 8))
+
+
+def _text(words, size):
+    """Draw words in black on white, as small an image as holds any such words."""
+    font = ImageFont.load_default(size)
+    width = math.ceil(font.getlength(words))
+    text = Image.new("RGB", (max(1, width), round(size * 1.3)), "white")
+    ImageDraw.Draw(text).text((0, 0), words, "black", font)
+    return text

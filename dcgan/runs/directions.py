@@ -1,0 +1,97 @@
+"""What directions.py leaves in a run folder: directions.npz."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dcgan.common.console import UserError
+from dcgan.common.files import DAMAGE, write_whole
+from dcgan.common.options import typed
+
+NAME = "directions.npz"
+
+
+class Directions(NamedTuple):
+    """In which directions of noise, as a normal distribution has it, faces change.
+
+    names: (k,) str, of the attributes
+    vectors: (k, latent) float32, each of length 1
+    correlation: (k,) of how far noise lies along a direction with what a network says
+        of its face, on noise held out
+    shares: (k, s) of the faces that have the attribute, as the network says, where
+        noise is moved by each of the steps, (s,) standard deviations
+    accuracy: (k,) of the network on real faces held out, 0 .. 1
+    real: (k,) share of the real faces that have the attribute
+    generator: the checksum of its weights; seed: int
+    """
+
+    names: np.ndarray
+    vectors: np.ndarray
+    correlation: np.ndarray
+    shares: np.ndarray
+    accuracy: np.ndarray
+    real: np.ndarray
+    steps: np.ndarray
+    generator: str
+    seed: int
+
+
+class Direction(NamedTuple):
+    """One of them: its name, (latent,) float32, and its generator's checksum."""
+
+    name: str
+    vector: np.ndarray
+    generator: str
+
+
+def save(run, directions):
+    """Write Directions into a run folder, whole or not at all; return the Path."""
+    path = Path(run, NAME)
+    with write_whole(path) as part, open(part, "wb") as file:
+        np.savez(file, **directions._asdict())
+    return path
+
+
+def read(run, latent):
+    """Return the Directions of a run folder.
+
+    Raises UserError if there are none, if they are damaged, or of other noise than
+    `latent` numbers.
+    """
+    path, command = Path(run, NAME), f"python directions.py {typed(run=run)}"
+    if not path.is_file():
+        raise UserError(f"No {NAME} in {run} yet. Learn which there are: {command}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = [file[name] for name in Directions._fields]
+        *arrays, generator, seed = arrays
+        found = Directions(*arrays, str(generator), int(seed))
+        whole = found.vectors.shape == (len(found.names), latent)
+        whole = whole and np.isfinite(found.vectors).all()
+    except DAMAGE:
+        whole = False
+    if not whole:
+        raise UserError(f"{path} is damaged. Learn it again: {command}")
+    return found
+
+
+def find(run, name, latent):
+    """Return the Direction of a name out of a run folder.
+
+    Large and small letters are the same, and so are "_", "-" and blanks. Raises
+    UserError as read() does, and, with all the names, if there is no such direction.
+    """
+    directions = read(run, latent)
+    names = [str(each) for each in directions.names]
+    row = {_plain(each): row for row, each in enumerate(names)}.get(_plain(name))
+    if row is None:
+        raise UserError(
+            f"{typed(direction=name)}: there is no such direction in {run}, only "
+            f"{', '.join(names)}"
+        )
+    return Direction(names[row], directions.vectors[row], directions.generator)
+
+
+def _plain(name):
+    return name.casefold().replace("-", "_").replace(" ", "_")

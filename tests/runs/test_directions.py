@@ -1,0 +1,83 @@
+"""directions.npz in a run folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dcgan.common.console import UserError
+from dcgan.runs import directions
+
+FOUND = directions.Directions(
+    names=np.array(["Smiling", "Black_Hair"]),
+    vectors=np.eye(2, 100, dtype="float32"),
+    correlation=np.array([0.8, 0.7]),
+    shares=np.array([[0.1, 0.5, 0.9]] * 2),
+    accuracy=np.array([0.9, 0.8]),
+    real=np.array([0.5, 0.2]),
+    steps=np.array([-3, 0, 3]),
+    generator="abc",
+    seed=7,
+)
+
+
+def test_what_is_saved_is_read(here):
+    assert directions.save("runs/a", FOUND) == Path("runs/a/directions.npz")
+    read = directions.read("runs/a", 100)
+    for name, value in FOUND._asdict().items():
+        assert np.array_equal(getattr(read, name), value), name
+    assert type(read.generator) is str
+    assert type(read.seed) is int
+
+
+@pytest.mark.parametrize("name", ["Black_Hair", "black hair", "BLACK-HAIR"])
+def test_a_direction_is_found_however_its_name_is_written(here, name):
+    directions.save("runs/a", FOUND)
+    found = directions.find("runs/a", name, 100)
+    assert (found.name, found.generator) == ("Black_Hair", "abc")
+    assert np.array_equal(found.vector, np.eye(100)[1])
+
+
+def test_an_unknown_name_is_one_line_with_those_that_there_are(here):
+    directions.save("runs/a", FOUND)
+    message = r"^--direction beard: .* in runs/a, only Smiling, Black_Hair$"
+    with pytest.raises(UserError, match=message):
+        directions.find("runs/a", "beard", 100)
+
+
+def test_where_there_are_none_the_command_is_told(here):
+    message = r"^No directions\.npz in runs/a yet.*: python directions.py --run runs/a$"
+    with pytest.raises(UserError, match=message):
+        directions.read("runs/a", 100)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def of_other_noise(path):
+    directions.save(path.parent, FOUND._replace(vectors=np.eye(2, 64)))
+
+
+def of_no_number(path):
+    vectors = np.full((2, 100), np.nan)
+    directions.save(path.parent, FOUND._replace(vectors=vectors))
+
+
+def without_names(path):
+    with open(path, "wb") as file:
+        np.savez(file, vectors=FOUND.vectors)
+
+
+def of_objects(path):
+    directions.save(path.parent, FOUND._replace(names=np.array([{}, {}], object)))
+
+
+@pytest.mark.parametrize(
+    "damage", [cut, of_other_noise, of_no_number, without_names, of_objects]
+)
+def test_damaged_ones_are_one_line(here, damage):
+    damage(directions.save("runs/a", FOUND))
+    message = r"^runs/a/directions\.npz is damaged\. .* directions.py --run runs/a$"
+    with pytest.raises(UserError, match=message):
+        directions.read("runs/a", 100)
