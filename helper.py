@@ -34,6 +34,18 @@ DRIVE_URL = (
     "?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
 )
 
+# What each picture shows, by 40 attributes; the size as torchvision's download tells it
+ATTRIBUTES = "list_attr_celeba.txt"
+
+ATTRIBUTES_BYTES = 26_721_026
+
+ATTRIBUTES_MD5 = "75e246fa4810816ffd6ee81facbd244c"
+
+ATTRIBUTES_URL = (
+    "https://drive.usercontent.google.com/download"
+    "?id=0B7EVK8r0v71pblRyaVFSWGxPY0U&export=download&confirm=t"
+)
+
 AUTHORS_URL = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 
 KAGGLE_URL = "https://www.kaggle.com/datasets/jessicali9530/celeba-dataset"
@@ -66,6 +78,22 @@ def download_celeba(folder):
         Source("Google Drive", DRIVE_URL),
     ]
     return fetch(path, sources, ARCHIVE_BYTES, ARCHIVE_MD5, by_hand)
+
+
+def download_attributes(folder):
+    """Put CelebA's attributes into a folder unless they are there; return the Path.
+
+    Raises UserError when it is not delivered, saying how to get it by hand.
+    """
+    from dcgan.common.download import Source, fetch
+
+    path = Path(folder, ATTRIBUTES)
+    by_hand = (
+        f"By hand: save {ATTRIBUTES} from {AUTHORS_URL} as {path}. Or put Kaggle's, "
+        f"list_attr_celeba.csv of {KAGGLE_URL}, in {folder}. Then the same command."
+    )
+    sources = [Source("Google Drive", ATTRIBUTES_URL)]
+    return fetch(path, sources, ATTRIBUTES_BYTES, ATTRIBUTES_MD5, by_hand)
 
 
 def crop_face(image):

@@ -132,6 +132,27 @@ def open_faces(prepared):
     return np.load(prepared.path, mmap_mode="r")[: prepared.count]
 
 
+def pictures_of(prepared, data):
+    """Return where the pictures of a Prepared array lie, a Path, and their names.
+
+    The names, a list, are in the faces' order. data: as prepare() was given it. Raises
+    UserError for an array of no files, and when the pictures are gone or others now.
+    """
+    source = _source(data, prepared.path.parent)
+    if data == "cartoons" or source.suffix.lower() in numpy_files.ENDINGS:
+        raise UserError(f"The pictures of {data} have no names. A folder or .zip has.")
+    is_same = sources.fingerprint(source) == prepared.facts["fingerprint"]
+    found = sources.list_pictures(source)
+    if is_same and prepared.facts["skipped"]:
+        print("Looking which pictures could not be read.", flush=True)
+        size, crop = prepared.facts["image_size"], helper.crop_face
+        found = [it for it in found if not workers.read_faces([it], size, crop)[1]]
+    names = [picture.name for picture in found[: prepared.count]]
+    if not is_same or len(names) < prepared.count:
+        raise UserError(f"The pictures of {data} are others than {prepared.path} has.")
+    return source, names
+
+
 def checksum_of(prepared):
     """Return the SHA-256 of the pixels of a Prepared array's faces, as digits."""
     if prepared.count == prepared.facts["count"]:

@@ -93,6 +93,33 @@ def test_when_no_source_has_celeba_the_user_learns_how_to_get_it(
     assert "python train.py --data archive.zip" in message
 
 
+def test_celebas_attributes_are_fetched_and_checked(here, server, monkeypatch, capsys):
+    site, address = server
+    data = b"1\nBald\n000001.jpg -1\n"
+    (site / "there.txt").write_bytes(data)
+    monkeypatch.setattr(helper, "ATTRIBUTES_URL", f"{address}/there.txt")
+    monkeypatch.setattr(helper, "ATTRIBUTES_BYTES", len(data))
+    monkeypatch.setattr(helper, "ATTRIBUTES_MD5", hashlib.md5(data).hexdigest())
+    path = helper.download_attributes("data")
+    assert path == Path("data/list_attr_celeba.txt")
+    assert path.read_bytes() == data
+    path.write_bytes(data.replace(b"-1", b" 1"))
+    assert helper.download_attributes("data").read_bytes() == data
+    assert "has the wrong md5" in capsys.readouterr().out
+
+
+def test_when_the_attributes_are_refused_a_line_says_where_to_put_them(
+    here, server, monkeypatch
+):
+    _, address = server
+    monkeypatch.setattr(helper, "ATTRIBUTES_URL", f"{address}/none.txt")
+    with pytest.raises(UserError, match="Google Drive answered 404") as error:
+        helper.download_attributes("data")
+    line = str(error.value).splitlines()[-1]
+    assert "CelebA.html as data/list_attr_celeba.txt" in line
+    assert "kaggle.com" in line
+
+
 def test_what_a_worker_imports_does_not_load_numpy():
     code = "import sys, helper, dcgan.pictures.workers; print('numpy' in sys.modules)"
     command = [sys.executable, "-c", code]

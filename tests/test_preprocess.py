@@ -888,3 +888,34 @@ def test_grey_faces_have_one_channel_and_the_brightness_of_their_colours(
     brightness = colours @ [0.299, 0.587, 0.114]  # ITU-R 601
     assert np.abs(opened[..., 0] - brightness).max() <= 1
     assert prepare(source, 28, FEW, "crop", 1) == prepared  # whole, so it is used
+
+
+def test_the_names_of_pictures_are_in_the_order_of_their_faces(faces):
+    zipped = draw(faces.parent / "zipped", 9, first=6)
+    with zipfile.ZipFile(faces / "more.zip", "w") as archive:
+        for path in sorted(zipped.iterdir(), reverse=True):
+            archive.write(path, f"inside/{path.name}")
+    for images in (0, 8):
+        prepared = prepare("faces", 28, images)
+        source, names = preprocess.pictures_of(prepared, "faces")
+        assert source == Path("faces")
+        assert [int(Path(name).stem) for name in names] == numbers(prepared)
+    for number in (0, 3):
+        (faces / f"{number:03}.bmp").write_text("no picture")
+    prepared = prepare("faces", 28, 0)
+    _, names = preprocess.pictures_of(prepared, "faces")
+    assert [int(Path(name).stem) for name in names] == numbers(prepared)
+    assert len(names) == FEW - 2 + 9
+
+
+def test_names_of_other_pictures_than_the_faces_are_refused(faces):
+    prepared = prepare("faces", 28, 0)
+    draw(faces, 1, first=FEW)
+    message = r"The pictures of faces are others than data/faces-28\.npy has"
+    with pytest.raises(UserError, match=message):
+        preprocess.pictures_of(prepared, "faces")
+    np.save("plain.npy", np.zeros((3, 28, 28, 3), np.uint8))
+    for data in ("plain.npy", "cartoons"):
+        prepared = prepare(data, 28, 3)
+        with pytest.raises(UserError, match=f"The pictures of {data} have no names"):
+            preprocess.pictures_of(prepared, data)
