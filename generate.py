@@ -195,8 +195,9 @@ def save_rows_along(way, generator, scale):
     blank = [""] * (STEPS // 2)
     words = [word for number in numbers for word in (*blank, str(number), *blank)]
     picture = rows_of(generator, moved.reshape(-1, models.LATENT), words, scale)
-    save_picture(labels.headed(picture, f"less {way.name}", f"more {way.name}"))
-    print(f"{OUT} shows {len(numbers)} faces with less and more {way.name}.")
+    name = way.name.replace("_", " ")
+    save_picture(labels.headed(picture, f"less {name}", f"more {name}"))
+    print(f"{OUT} shows {len(numbers)} faces with less and more {name}.")
 
 
 def rows_of(generator, rows, words, scale):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import directions
 import evaluate
 import generate
 import preprocess
@@ -17,6 +18,7 @@ from dcgan.common import options
 from dcgan.common.console import UserError
 from dcgan.common.options import current, typed
 from dcgan.pictures import workers
+from dcgan.runs import directions as runs_directions
 from dcgan.runs import folder, fork, generators
 from dcgan.runs.run import Run
 from dcgan.training.progress import Progress
@@ -24,7 +26,7 @@ from dcgan.training.progress import Progress
 SUITE = Path(__file__).parent.parent
 SCRIPTS = {
     f"{module.__name__}.py": module
-    for module in (train, generate, evaluate, preprocess)
+    for module in (train, generate, evaluate, preprocess, directions)
 }
 SOURCES = [
     path for at in ("", "dcgan/*/", "benchmarks/") for path in SUITE.glob(f"{at}*.py")
@@ -136,6 +138,12 @@ TOLD = {
     ),
     "copied once more": lambda name: refusal(lambda: copied_from(name)),
     "no generator": lambda name: refusal(lambda: generators.read(Path(name))),
+    "no directions": lambda name: refusal(
+        lambda: runs_directions.read(Path(name), 100)
+    ),
+    "no attributes": lambda name: refusal(
+        lambda: directions.open_real(Path(name), {**FACTS, "data": {}})
+    ),
     "no real faces": lambda name: refusal(
         lambda: evaluate.open_real(Path(name), FACTS)
     ),

@@ -31,6 +31,11 @@ STREAMS = {
     "evaluate_choice": 10,
     "evaluate_pairs": 11,
     "evaluate_mmd": 12,
+    # directions.py
+    "directions": 21,
+    "attribute_real": 22,
+    "held_out": 23,
+    "attribute_order": 24,
 }
 
 # Numbers, uniform on [0, 1), by which a face is augmented (networks/augment.py)
