@@ -147,8 +147,7 @@ def directions(noise, values):
     that are all the same have no direction: zeros.
     """
     points = to_points(noise)
-    centred = values - values.mean(0)
-    found = np.linalg.lstsq(points - points.mean(0), centred, rcond=None)[0].T
+    found = np.linalg.lstsq(points - points.mean(0), values, rcond=None)[0].T
     lengths = np.linalg.norm(found, axis=1, keepdims=True)
     return (found / np.where(lengths > 1e-9, lengths, np.inf)).astype("float32")
 

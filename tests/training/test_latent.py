@@ -124,6 +124,10 @@ def test_what_is_around_a_face_is_near_it_and_noise_too():
     cosines = [cosine(each, latent.to_points(face)) for each in points]
     assert np.mean(cosines) == pytest.approx(np.sqrt(1 - latent.AROUND**2), abs=0.01)
     assert np.std(points - points.mean(0)) == pytest.approx(latent.AROUND, abs=0.01)
+    length = np.linalg.norm(latent.to_points(face))
+    lengths = np.linalg.norm(points, axis=1)
+    expected = np.hypot(length * np.sqrt(1 - latent.AROUND**2), latent.AROUND * 10)
+    assert np.sqrt(np.mean(lengths**2)) == pytest.approx(expected, rel=0.01)
     assert (near == latent.around(face, 400, 1)).all()
     assert (near != latent.around(face, 400, 2)).any()
 
