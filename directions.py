@@ -19,7 +19,8 @@ import preprocess
 from dcgan.common.console import Bar, UserError, quiet_stderr, run
 from dcgan.common.options import options, typed
 from dcgan.pictures import attributes
-from dcgan.runs.directions import Directions, save
+from dcgan.runs.directions import Directions, save, table, without_faint
+from dcgan.runs.folder import check_writable
 from dcgan.runs.generators import find, folder_of, in_words
 from dcgan.training import latent
 from dcgan.training.chance import noise, stream
@@ -34,7 +35,7 @@ DATA_FOLDER = "data"  # where downloads lie, and the arrays made of pictures
 ATTRIBUTES = ""  # a table of what pictures show, see docs/latent.md; empty: CelebA's
 
 # How the attributes are learned
-REAL = 20000  # [100..] real faces at most, drawn at random; a tenth is held out
+REAL = 20000  # [0..] real faces, drawn at random, a tenth of them held out; 0: all
 EPOCHS = 10  # [1..1000] passes over them
 BATCH_SIZE = 64  # [1..65536] faces a step
 
@@ -44,27 +45,15 @@ SEED = 1  # [0..4294967295] the same seed learns the same, on the same machine
 
 # No options from here on
 
+# Real faces that it takes to learn anything
+FEWEST = 20
+
 # Share of the faces that must have an attribute, and as many must not
 RAREST = 0.01
 
 # Of noise held out: how far it is moved, in standard deviations, and how many
 STEPS = (-3, 0, 3)
 MOVED = 200
-
-# Correlation that a direction must have, on noise held out, to be one
-FAINTEST = 0.2
-
-# From this cosine on two directions are told to be alike, and so many such pairs
-ALIKE = 0.4
-TOLD = 8
-
-NOTES = (
-    "real    share of the real faces that have it",
-    "right   share of real faces held out of which the network says it rightly",
-    "along   correlation of what it says with how far noise lies along the direction",
-    f"then    share of {MOVED} fakes that have it, as the network says, their noise",
-    "        moved so many standard deviations along the direction",
-)
 
 # How CelebA's pictures are called
 OF_CELEBA = re.compile(r"(.*/)?\d{6}\.(jpg|png)")
@@ -89,6 +78,7 @@ def main(argv=None):
     options(sys.modules[__name__], argv)
     path = folder_of(RUN)
     folder, which = find(path, WHICH)
+    check_writable(folder)
     with quiet_stderr():  # the backend wakes up here, and tells all about it
         generator, facts = models.load_generator(folder, which)
     print(f"{in_words(path, facts)}\nDevice    {describe_device()}")
@@ -169,8 +159,11 @@ def without_rare(names, has):
     if rare:
         told = f"{RAREST:.0%} of the faces have, or have not: {', '.join(rare)}"
         print(f"Left out, for fewer than {told}.")
-    if not kept.any():
-        raise UserError(f"{len(has):,} faces differ in no attribute: take more faces.")
+    if len(has) < FEWEST or not kept.any():
+        raise UserError(
+            f"{len(has):,} faces that differ in {kept.sum()} attributes are too few to "
+            f"learn from: take {FEWEST} faces at least, or others."
+        )
     return [name for name, keep in zip(names, kept, strict=True) if keep], has[:, kept]
 
 
@@ -209,36 +202,6 @@ def shares_along(network, generator, of_all, vectors):
             shares.append((logits[:, row] > 0).reshape(len(of_all), -1).mean(0))
             bar.update(1)
     return np.array(shares)
-
-
-def without_faint(found):
-    """Leave out, and name, Directions along which next to nothing changes."""
-    kept = found.correlation >= FAINTEST
-    if not kept.all():
-        print(f"No direction was found for: {', '.join(found.names[~kept])}.")
-    if not kept.any():
-        raise UserError(
-            "The generator draws too few different faces, or was trained too little."
-        )
-    of_each = ("names", "vectors", "correlation", "shares", "accuracy", "real")
-    return found._replace(**{name: getattr(found, name)[kept] for name in of_each})
-
-
-def table(found):
-    """Return what was found, as lines of text."""
-    steps = "".join(f"{step:>+6d}" if step else f"{step:>6d}" for step in STEPS)
-    lines = [f"{'attribute':<22}{'real':>6}{'right':>7}{'along':>7}  {steps}"]
-    for row, name in enumerate(found.names):
-        shares = "".join(f"{share:>6.0%}" for share in found.shares[row])
-        numbers = f"{found.real[row]:>6.0%}{found.accuracy[row]:>7.1%}"
-        lines.append(f"{name:<22}{numbers}{found.correlation[row]:>7.2f}  {shares}")
-    lines += ["", *NOTES]
-    pairs = latent.alike(found.vectors, found.names, ALIKE)[:TOLD]
-    lines += [
-        "alike   by their cosine, which is negative where they are opposite:"
-    ] * bool(pairs)
-    lines += [f"       {cosine:>6.2f} {one}, {other}" for one, other, cosine in pairs]
-    return "\n".join(["", *lines, ""])
 
 
 def command(path, found):

@@ -145,8 +145,18 @@ def test_attributes_that_nearly_none_or_all_have_are_left_out_and_named(capsys):
     assert "fewer than 1% of the faces have, or have not: none, one, all" in (
         capsys.readouterr().out
     )
-    with pytest.raises(SystemExit, match="differ in no attribute"):
+    with pytest.raises(SystemExit, match="200 faces that differ in 0 attributes"):
         directions.without_rare(["none", "all"], has[:, [0, 3]])
+    with pytest.raises(SystemExit, match="take 20 faces at least"):
+        directions.without_rare(["half"], has[:10, [1]])
+
+
+def test_a_folder_that_cannot_be_written_is_told_at_once():
+    Path("runs").touch()
+    with pytest.raises(
+        SystemExit, match=r"^Cannot write into .*runs\. Another folder: --run"
+    ):
+        directions.main(["--run", "runs/a"])
 
 
 @pytest.mark.slow

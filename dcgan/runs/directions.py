@@ -11,6 +11,21 @@ from dcgan.common.options import typed
 
 NAME = "directions.npz"
 
+# Correlation that a direction must have, on noise held out, to be one
+FAINTEST = 0.2
+
+# From this cosine on two directions are told to be alike, and so many such pairs
+ALIKE = 0.4
+TOLD = 8
+
+NOTES = (
+    "real    share of the real faces that have it",
+    "right   share of real faces held out of which the network says it rightly",
+    "along   correlation of what it says with how far noise lies along the direction",
+    "then    share of fakes that have it, as the network says, their noise moved so",
+    "        many standard deviations along the direction",
+)
+
 
 class Directions(NamedTuple):
     """In which directions of noise, as a normal distribution has it, faces change.
@@ -43,6 +58,50 @@ class Direction(NamedTuple):
     name: str
     vector: np.ndarray
     generator: str
+
+
+def without_faint(found):
+    """Leave out, and name, Directions along which next to nothing changes."""
+    kept = found.correlation >= FAINTEST
+    if not kept.all():
+        print(f"No direction was found for: {', '.join(found.names[~kept])}.")
+    if not kept.any():
+        raise UserError(
+            "The generator draws too few different faces, or was trained too little."
+        )
+    of_each = ("names", "vectors", "correlation", "shares", "accuracy", "real")
+    return found._replace(**{name: getattr(found, name)[kept] for name in of_each})
+
+
+def table(found):
+    """Return what was found, as lines of text."""
+    steps = "".join(f"{step:>+6d}" if step else f"{step:>6d}" for step in found.steps)
+    lines = [f"{'attribute':<22}{'real':>6}{'right':>7}{'along':>7}  {steps}"]
+    for row, name in enumerate(found.names):
+        shares = "".join(f"{share:>6.0%}" for share in found.shares[row])
+        numbers = f"{found.real[row]:>6.0%}{found.accuracy[row]:>7.1%}"
+        lines.append(f"{name:<22}{numbers}{found.correlation[row]:>7.2f}  {shares}")
+    lines += ["", *NOTES]
+    pairs = alike(found.vectors, found.names, ALIKE)[:TOLD]
+    if pairs:
+        lines.append("alike   by their cosine, negative where they are opposite:")
+    lines += [f"       {cosine:>6.2f} {one}, {other}" for one, other, cosine in pairs]
+    return "\n".join(["", *lines, ""])
+
+
+def alike(vectors, names, least):
+    """Return [(name, other, cosine)] of directions (k, latent) from |cosine| least on.
+
+    The most alike first; the cosine of opposite ones is negative.
+    """
+    cosines = vectors @ vectors.T
+    pairs = [
+        (names[one], names[other], float(cosines[one, other]))
+        for one in range(len(names))
+        for other in range(one + 1, len(names))
+        if abs(cosines[one, other]) >= least
+    ]
+    return sorted(pairs, key=lambda pair: -abs(pair[2]))
 
 
 def save(run, directions):

@@ -161,18 +161,3 @@ def correlations(noise, vectors, values):
     pairs = zip(places.T, values.T, strict=True)
     with np.errstate(invalid="ignore"):
         return np.nan_to_num([np.corrcoef(*pair)[0, 1] for pair in pairs])
-
-
-def alike(vectors, names, least):
-    """Return [(name, other, cosine)] of directions (k, latent) from |cosine| least on.
-
-    The most alike first; the cosine of opposite ones is negative.
-    """
-    cosines = vectors @ vectors.T
-    pairs = [
-        (names[one], names[other], float(cosines[one, other]))
-        for one in range(len(names))
-        for other in range(one + 1, len(names))
-        if abs(cosines[one, other]) >= least
-    ]
-    return sorted(pairs, key=lambda pair: -abs(pair[2]))

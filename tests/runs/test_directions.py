@@ -81,3 +81,40 @@ def test_damaged_ones_are_one_line(here, damage):
     message = r"^runs/a/directions\.npz is damaged\. .* directions.py --run runs/a$"
     with pytest.raises(UserError, match=message):
         directions.read("runs/a", 100)
+
+
+def test_directions_that_are_alike_are_named_the_most_alike_first():
+    vectors = np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]])
+    assert directions.alike(vectors, ["a", "b", "c", "d"], 0.7) == [
+        ("a", "d", -1.0),
+        ("b", "c", 0.8),
+    ]
+
+
+def test_directions_that_lead_nowhere_are_left_out_and_named(capsys):
+    rows = np.arange(3)
+    found = directions.Directions(
+        names=np.array(["a", "b", "c"]),
+        correlation=np.array([0.9, 0.1, 0.5]),
+        **dict.fromkeys(("vectors", "shares", "accuracy", "real"), rows),
+        **{"steps": np.arange(7), "generator": "x", "seed": 1},
+    )
+    kept = directions.without_faint(found)
+    assert kept.names.tolist() == ["a", "c"]
+    for each in (kept.vectors, kept.shares, kept.accuracy, kept.real):
+        assert each.tolist() == [0, 2]
+    assert len(kept.steps) == 7
+    assert "No direction was found for: b." in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="too few different faces"):
+        directions.without_faint(found._replace(correlation=np.zeros(3)))
+
+
+def test_the_table_has_a_row_for_each_and_names_those_that_are_alike():
+    vectors = np.array([[0.8, 0.6], [1, 0]])
+    lines = directions.table(FOUND._replace(vectors=vectors)).splitlines()
+    assert lines[1].split() == ["attribute", "real", "right", "along", "-3", "0", "+3"]
+    row = ["Smiling", "50%", "90.0%", "0.80", "10%", "50%", "90%"]
+    assert lines[2].split() == row
+    assert lines[3].split()[:4] == ["Black_Hair", "20%", "80.0%", "0.70"]
+    assert "0.80 Smiling, Black_Hair" in lines[-1]
+    assert "Smiling, Black_Hair" not in directions.table(FOUND)

@@ -167,11 +167,3 @@ def test_what_is_the_same_everywhere_has_no_direction():
     found = latent.directions(noise(500), values)
     assert (found == 0).all()
     assert latent.correlations(noise(500), found, values) == [0]
-
-
-def test_directions_that_are_alike_are_named_the_most_alike_first():
-    vectors = np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]])
-    assert latent.alike(vectors, ["a", "b", "c", "d"], 0.7) == [
-        ("a", "d", -1.0),
-        ("b", "c", 0.8),
-    ]
