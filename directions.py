@@ -51,6 +51,10 @@ FEWEST = 20
 # Share of the faces that must have an attribute, and as many must not
 RAREST = 0.01
 
+# Logits from which on the network counts as sure (more than 99 %), and no surer: else
+# what is long certain, how closed a closed mouth is, would turn the directions
+SURE = 5
+
 # Of noise held out: how far it is moved, in standard deviations, and how many
 STEPS = (-3, 0, 3)
 MOVED = 200
@@ -182,12 +186,12 @@ def find_directions(network, generator):
 
 
 def judge(network, generator, of_all, title=None):
-    """Return the network's logits (n, k) of the faces of noise (n, LATENT)."""
+    """Return the logits (n, k), to SURE, of the faces of noise (n, LATENT)."""
     parts = []
     with Bar(total=len(of_all), unit=" faces", desc=title, disable=not title) as bar:
         for first in range(0, len(of_all), 256):
             faces = models.draw(generator, of_all[first : first + 256])
-            parts.append(network.predict_on_batch(faces))
+            parts.append(network.predict_on_batch(faces).clip(-SURE, SURE))
             bar.update(len(faces))
     return np.concatenate(parts)
 

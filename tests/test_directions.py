@@ -182,7 +182,8 @@ def test_a_direction_leads_where_its_name_says(tiny, capsys):
         moved = latent.along(fresh, vector, np.linspace(-3, 3, 7))
         logits = directions.judge(network, generator, moved.reshape(-1, models.LATENT))
         means = logits[:, row].reshape(100, 7).mean(0)
-        assert (np.diff(means) > 0).all(), kept[row]
+        assert (np.diff(means) >= 0).all(), kept[row]  # where all are sure it stays
+        assert means[-1] > means[0]
     generate.main(["--run", "runs/tiny", "--direction", str(learned.names[0])])
     with Image.open("faces.png") as sheet:
         assert sheet.width == 9 * (28 * 5 + 2) - 2

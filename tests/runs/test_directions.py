@@ -85,9 +85,11 @@ def test_damaged_ones_are_one_line(here, damage):
 
 def test_directions_that_are_alike_are_named_the_most_alike_first():
     vectors = np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]])
-    assert directions.alike(vectors, ["a", "b", "c", "d"], 0.7) == [
+    assert directions.alike(vectors, ["a", "b", "c", "d"], 0.5) == [
         ("a", "d", -1.0),
         ("b", "c", 0.8),
+        ("a", "c", 0.6),
+        ("c", "d", -0.6),
     ]
 
 
