@@ -13,6 +13,7 @@ import models
 from dcgan.common.console import UserError, quiet_stderr, run
 from dcgan.common.files import write_whole
 from dcgan.common.options import options, typed
+from dcgan.networks import export
 from dcgan.pictures import films, labels
 from dcgan.pictures.faces import grid
 from dcgan.runs import curves, directions
@@ -51,6 +52,9 @@ HISTORY = False  # {True, False} the sheets of the run, from its first epoch to 
 FPS = 20  # [1..60] frames a second of a walk; a history has 4
 SECONDS = 0.0  # [0.0..600.0] of a walk; 0: one a face
 
+# To take along, in place of any picture
+EXPORT = ""  # write the generator itself: .keras, .onnx, .tflite, .html or a folder/
+
 # No options from here on
 
 # Pixels of a picture
@@ -58,6 +62,7 @@ LARGEST = 10**9
 
 # What is drawn in place of a sheet, and the options that do not go with it
 APART = {
+    "EXPORT": "HISTORY WALK FACES SHOW_SEEDS SINGLES BETWEEN MEAN MINUS PLUS DIRECTION",
     "HISTORY": "FACES SHOW_SEEDS BETWEEN MEAN MINUS PLUS DIRECTION",
     "WALK": "SHOW_SEEDS BETWEEN MEAN MINUS PLUS DIRECTION",
     "BETWEEN": "FACES SINGLES MEAN MINUS PLUS DIRECTION",
@@ -78,6 +83,11 @@ def main(argv=None):
     with quiet_stderr():  # the backend wakes up here, and tells all about it
         generator, facts = models.load_generator(folder, which)
     print(in_words(path, facts))
+    if EXPORT:
+        with quiet_stderr():
+            written = export.save(generator, EXPORT, facts, folder)
+        print(written)
+        return
     scale = SCALE or max(1, round(128 / facts["image_size"]))
     if WALK:
         save_film(walk_frames(generator, scale), 1 / FPS)
@@ -98,23 +108,30 @@ def main(argv=None):
 
 def check_options():
     """Raise UserError for options that ask for nothing, or for two things at once."""
-    if not (OUT or SINGLES):
+    if EXPORT:
+        export.check(EXPORT)
+    elif HISTORY or WALK:
+        films.check(film_path())
+    elif not (OUT or SINGLES):
         raise UserError(
             "OUT and SINGLES are empty: there is nothing to write. A sheet: --out "
             "faces.png; single faces: --singles FOLDER"
         )
-    if HISTORY or WALK:
-        films.check(film_path())
     elif Path(OUT).suffix.lower() not in ("", ".png"):
         raise UserError(
             f"{typed(out=OUT)}: pictures are written as PNG. Try --out faces.png"
         )
-    for one, others in APART.items():
-        for other in others.split():
-            if globals()[one] and globals()[other]:
-                raise UserError(
-                    f"{one} and {other} do not go together: set one of them alone."
-                )
+    apart = [(one, other) for one, others in APART.items() for other in others.split()]
+    for one, other in apart:
+        if globals()[one] and globals()[other]:
+            raise UserError(
+                f"{one} and {other} do not go together: set one of them alone."
+            )
+    check_faces()
+
+
+def check_faces():
+    """Raise UserError for faces that do not go together."""
     if (MINUS or PLUS) and not MEAN:
         raise UserError(
             "MINUS and PLUS change the mean of some faces. Say of which: --mean 3,17,40"

@@ -15,7 +15,7 @@ import numpy as np
 import models
 from dcgan.common.console import run as run_script
 from dcgan.common.files import write_json
-from dcgan.common.options import current, options
+from dcgan.common.options import current, options, typed
 from dcgan.networks.backend import keras, layers, ops
 from dcgan.runs import curves, folder, generators
 from dcgan.training.chance import noise, stream
@@ -207,7 +207,8 @@ def main(argv=None):
         print(f"Training  {METHOD}, batches of {batch_size()}, in {run}", flush=True)
         facts = facts_of(constants, begun_with, pictures)
         train(model, run, open_faces(pictures), facts)
-    print(f"Finished: {run}. Draw faces from it: python generate.py --run {run}")
+    command = f"python generate.py {typed(run=run)}"
+    print(f"Finished: {run}. Draw faces from it: {command}")
 
 
 def begin(run, constants, begun_with):

@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -162,9 +163,10 @@ def test_a_source_that_falls_silent_is_asked_for_the_rest(
 
 
 def test_a_source_that_never_answers_is_given_up(site, path, monkeypatch):
-    monkeypatch.setattr(download, "READ_TIMEOUT", 0.05)
+    monkeypatch.setattr(download, "READ_TIMEOUT", 0.3)
     reason = refused(path, site.source("/file", {"send": 0, "stall": True}))
-    assert "the course's copy fell silent after 0 bytes" in reason
+    # The last time a busy machine may not come to the answer's head
+    assert re.search("fell silent after 0 bytes|did not answer", reason)
     assert len(site.asked) == download.TRIES
 
 
