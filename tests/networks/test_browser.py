@@ -105,6 +105,7 @@ def test_a_browser_shows_ten_faces_as_keras_draws_them(opened, generator, width)
     assert (pixels[..., 3] == 255).all()
     faces = faces_of(generator, np.array(noise, "float32"))
     assert apart(pixels[:10, ..., :3], faces) <= 1
+    assert (pixels[:10, ..., :3] != faces).mean() < 0.05
     assert apart(pixels[10], pixels[0]) == 0  # the large one
     assert faces.std() > 30
     assert wide == width  # nothing is cut off
@@ -158,6 +159,20 @@ def test_layers_that_no_network_of_ours_has_are_drawn_as_in_keras(opened):
         pixels = drawn_in(page, noise, 5)
     assert apart(pixels, faces_of(model, noise)) <= 1
     assert pixels.std() > 20
+
+
+@in_a_browser
+def test_weights_that_are_small_for_half_precision_count(opened):
+    noise = keras.Input((100,))
+    x = layers.BatchNormalization(epsilon=1e-9)(layers.Dense(48)(noise))
+    model = keras.Model(noise, layers.Reshape((4, 4, 3))(layers.Activation("tanh")(x)))
+    kernel = np.random.default_rng(4).normal(size=(100, 48))
+    model.layers[1].kernel.assign(2e-5 * kernel)  # below 6e-5 halves are sparse
+    model.layers[2].moving_variance.assign(np.full(48, 1e-8))
+    with opened(model) as page:
+        pixels = drawn_in(page, noise_of(2), 4)
+    assert apart(pixels, faces_of(model, noise_of(2))) <= 1
+    assert pixels.std() > 30
 
 
 @pytest.mark.parametrize(
