@@ -85,6 +85,6 @@ def test_no_path_of_a_machine_stands_in_any_file():
         ["git", "ls-files"], cwd=SUITE, capture_output=True, text=True
     )
     for name in listed.stdout.split():
-        if not name.endswith((".png", ".h5")):
+        if not name.endswith((".png", ".webp", ".h5")):
             text = (SUITE / name).read_text(encoding="utf-8")
             assert not re.search(r"/(home|root|work|Users)/\w", text), name
