@@ -12,7 +12,7 @@ from PIL import Image
 import models
 from dcgan.networks import browser, export
 from dcgan.networks.backend import keras, layers
-from tests.networks.chromium import Chromium, Page, in_a_browser
+from tests.chromium import Chromium, Page, in_a_browser
 from tests.networks.narrow import apart, narrow, noise_of
 from tests.runs.saved import FACTS
 

@@ -1,7 +1,7 @@
 // What a person does on the page of a run of three epochs, and what the page says then
 addEventListener("load", async () => {
   const said = [];
-  const later = () => new Promise(resolve => setTimeout(resolve, 300));
+  const later = () => new Promise(resolve => setTimeout(resolve, 30));
   const values = () => [...document.querySelectorAll(".legend b")].map(each => each.textContent);
   const say = () => said.push(`${at("shown").textContent}; ${values()}`);
   const press = key => document.dispatchEvent(new KeyboardEvent("keydown", { key }));
@@ -23,7 +23,7 @@ addEventListener("load", async () => {
   say();
   press("ArrowRight");
   at("faces").children[10].click();
-  await later();
+  while (!at("who").textContent) await later();
   const pixel = at("large").getContext("2d").getImageData(9, 9, 1, 1).data;
   said.push([at("who").textContent, at("strip").children.length, location.hash]);
   said.push([...pixel].slice(0, 3));
@@ -32,7 +32,7 @@ addEventListener("load", async () => {
   for (const again of [1, 2]) {
     at("play").click();
     say();
-    for (let waits = 0; waits < 5; waits++) await later();
+    do await later(); while (!at("shown").textContent.startsWith("epoch 3"));
     say();
   }
   document.body.append(make("pre", { id: "said" }, JSON.stringify(said)));

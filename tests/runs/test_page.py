@@ -17,6 +17,7 @@ from PIL import Image
 
 from dcgan.common.files import write_json
 from dcgan.runs import curves, page
+from tests.chromium import Chromium, Page, in_a_browser
 
 TEMPLATE = Path(page.__file__).with_suffix(".html").read_text()
 ACTS = Path(__file__).with_name("acts.js")
@@ -26,9 +27,6 @@ CONSTANTS = {
     **{"DATA": "toys", "LOSS": "cross-entropy"},
 }
 CHANGE = {"from": "runs/b", "epochs": 1, "iterations": 5, "constants": {"R1": [0, 0.1]}}
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-in_a_browser = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here")
 
 
 def faces_of(epoch, side=28, count=12):
@@ -323,41 +321,35 @@ def test_only_a_page_that_is_there_is_renewed(run):
     assert shown()["metrics"] == {"fid": 12.5}
 
 
-def open_in_browser(path, width, anchor=""):
-    """Open a page; return its document a while later, and the console's complaints."""
-    opened = subprocess.run(
-        [
-            *(
-                CHROMIUM,
-                "--headless=new",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--dump-dom",
-            ),
-            *(f"--window-size={width},900", "--virtual-time-budget=6000"),
-            *(
-                "--enable-logging=stderr",
-                f"--user-data-dir={Path('profile').resolve()}",
-            ),
-            Path(path).resolve().as_uri() + anchor,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return opened.stdout, re.findall(r".*CONSOLE.*", opened.stderr)
+@pytest.fixture(scope="module")
+def chromium():
+    """Start Chromium once for all tests."""
+    chromium = Chromium()
+    yield chromium
+    chromium.close()
+
+
+def seen(chromium, path, width, ready, anchor=""):
+    """Return a page as it is once `ready`, a script's words, holds: see document()."""
+    with Page(chromium, Path(path), width, anchor) as shown:
+        document = shown.document(ready)
+        assert shown.complaints == []
+    return document
+
+
+def says(text):
+    return f"document.body.textContent.includes('{text}')"
 
 
 @in_a_browser
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_goes_through_the_epochs_and_shows_faces(run, width):
+def test_a_browser_goes_through_the_epochs_and_shows_faces(run, chromium, width):
     make_run(scores=(0.5, None, 0.25), alarm="collapse")
     page.save(run, undecided=0.69)
     acts = f"<script>{ACTS.read_text()}</script></body>"
     text = (run / "index.html").read_text().replace("</body>", acts)
     (run / "acted.html").write_text(text)
-    document, complaints = open_in_browser(run / "acted.html", width)
-    assert complaints == []
+    document = seen(chromium, run / "acted.html", width, "at('said')")
     written = re.search(r'<pre id="said">(.+?)</pre>', document)[1]
     said = json.loads(html.unescape(written))
     one = "epoch 1 of 3; 0.5,1.25,0.5,75.0 %,87.5 %,1"
@@ -379,12 +371,12 @@ def test_a_browser_goes_through_the_epochs_and_shows_faces(run, width):
 
 
 @in_a_browser
-def test_a_browser_takes_names_for_text_and_goes_back_to_its_place(here):
+def test_a_browser_takes_names_for_text_and_goes_back_to_its_place(here, chromium):
     run = f"runs/{HOSTILE}"
     make_run(run, DATA=HOSTILE)
     page.save(run)
-    document, complaints = open_in_browser(f"{run}/index.html", 900, "#epoch=1&face=2")
-    assert complaints == []
+    ready, place = says("Face 3, epoch 1"), "#epoch=1&face=2"
+    document = seen(chromium, f"{run}/index.html", 900, ready, place)
     assert "<img" not in document.partition("<main>")[0]
     assert '<h1 id="name">script&gt;&lt;img src=x' in document
     assert ">epoch 1 of 2<" in document
@@ -393,14 +385,12 @@ def test_a_browser_takes_names_for_text_and_goes_back_to_its_place(here):
 
 
 @in_a_browser
-def test_a_browser_shows_a_run_of_which_nearly_nothing_is_left(here):
+def test_a_browser_shows_a_run_of_which_nearly_nothing_is_left(here, chromium):
     for name in ("constants.json", "log.csv", "samples/epoch-001.png"):
         make_run()
         kept = Path("runs/b", name)
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(f"runs/a/{name}", kept)
         page.save("runs/b")
-        document, complaints = open_in_browser("runs/b/index.html", 900)
-        assert complaints == []
-        assert "python generate.py --run runs/b" in document
+        seen(chromium, "runs/b/index.html", 900, says("generate.py --run runs/b"))
         shutil.rmtree("runs/b")

@@ -23,6 +23,12 @@ OPTIONS = (
 
 COMPLAINTS = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
 
+# A promise that is kept once READY holds
+WAIT = """new Promise(kept => {
+  const look = () => (READY) ? kept() : setTimeout(look, 20);
+  look();
+})"""
+
 
 class Chromium:
     """A process of Chromium, in which one page after the other is opened."""
@@ -123,6 +129,11 @@ class Page:
         told = self.tell("Runtime.evaluate", expression=script, **options)
         assert "exceptionDetails" not in told, told
         return told["result"].get("value")
+
+    def document(self, ready="true"):
+        """Return the page's HTML, once an expression in its script holds."""
+        self.ask(WAIT.replace("READY", ready))
+        return self.ask("document.documentElement.outerHTML")
 
     def download(self, script):
         """Run a script in the page that saves a file; return the file's Path."""
