@@ -28,7 +28,7 @@ from dcgan.training.hardware import describe_device
 from dcgan.training.judging import learn
 
 # Whose directions, and what the attributes are learned on
-RUN = ""  # a run folder, or a generator or checkpoint in one; empty: the newest run
+RUN = ""  # a run folder, or a generator or checkpoint in one; empty: as generate.py
 WHICH = "best"  # the epoch: "best" by its score, "last", or one that was kept, "20"
 DATA = ""  # real faces, as train.py's DATA; empty: those that it was trained on
 DATA_FOLDER = "data"  # where downloads lie, and the arrays made of pictures
@@ -60,7 +60,7 @@ STEPS = (-3, 0, 3)
 MOVED = 200
 
 # How CelebA's pictures are called
-OF_CELEBA = re.compile(r"(.*/)?\d{6}\.(jpg|png)")
+OF_CELEBA = re.compile(r".*/\d{6}\.(jpg|png)")
 
 # What a cartoon face shows, by its traits
 CARTOON = {
@@ -80,6 +80,8 @@ CARTOON = {
 
 def main(argv=None):
     options(sys.modules[__name__], argv)
+    if ATTRIBUTES and not Path(ATTRIBUTES).is_file():
+        raise UserError(f"{typed(attributes=ATTRIBUTES)}: there is no such file.")
     path = folder_of(RUN)
     folder, which = find(path, WHICH)
     check_writable(folder)
@@ -105,9 +107,10 @@ def open_real(path, facts):
     """
     trained_on = facts["data"]
     data = DATA or trained_on.get("source")
-    if not data:
+    if not data or not (data in ("celeba", "cartoons") or Path(data).exists()):
+        what = repr(data) if data else "pictures that are not named"
         raise UserError(
-            f"{path} was trained on pictures that are not named. Say where they are, "
+            f"{path} was trained on {what}, not to be found here. Say where they are, "
             f"or others like them: python directions.py {typed(run=path)} --data FOLDER"
         )
     kind = facts.get("constants", {}).get("FIT", "crop"), facts.get("channels", 3)
@@ -136,9 +139,13 @@ def of_pictures(prepared, data):
     Raises UserError if no table tells of them.
     """
     source, pictures = preprocess.pictures_of(prepared, data)
-    path = Path(ATTRIBUTES) if ATTRIBUTES else attributes.find(source, DATA_FOLDER)
+    # Six digits are a film's frames, too: somewhere it must say celeba
+    first = f"{source.name}/{pictures[0]}"
+    is_celeba = OF_CELEBA.fullmatch(first) and "celeba" in first.lower()
+    folders = [DATA_FOLDER] if is_celeba else []
+    path = Path(ATTRIBUTES) if ATTRIBUTES else attributes.find(source, *folders)
     if path is None:
-        if not OF_CELEBA.fullmatch(pictures[0]):
+        if not is_celeba:
             raise UserError(
                 f"Nothing is known of what the pictures of {data} show. Write a table, "
                 "of a first line picture,glasses,beard and lines as face-1.png,1,0: "
@@ -166,7 +173,7 @@ def without_rare(names, has):
     if len(has) < FEWEST or not kept.any():
         raise UserError(
             f"{len(has):,} faces that differ in {kept.sum()} attributes are too few to "
-            f"learn from: take {FEWEST} faces at least, or others."
+            f"learn from: take {FEWEST} faces at least (--real), or others."
         )
     return [name for name, keep in zip(names, kept, strict=True) if keep], has[:, kept]
 
@@ -211,7 +218,8 @@ def shares_along(network, generator, of_all, vectors):
 def command(path, found):
     """Return the command that shows the clearest direction."""
     clearest = found.names[found.correlation.argmax()]
-    return f"python generate.py {typed(run=path, direction=clearest)}"
+    which = {} if WHICH == "best" else {"which": WHICH}
+    return f"python generate.py {typed(run=path, **which, direction=clearest)}"
 
 
 if __name__ == "__main__":

@@ -63,8 +63,8 @@ LARGEST = 10**9
 # What is drawn in place of a sheet, and the options that do not go with it
 APART = {
     "EXPORT": "HISTORY WALK FACES SHOW_SEEDS SINGLES BETWEEN MEAN MINUS PLUS DIRECTION",
-    "HISTORY": "FACES SHOW_SEEDS BETWEEN MEAN MINUS PLUS DIRECTION",
-    "WALK": "SHOW_SEEDS BETWEEN MEAN MINUS PLUS DIRECTION",
+    "HISTORY": "WALK SINGLES FACES SHOW_SEEDS BETWEEN MEAN MINUS PLUS DIRECTION",
+    "WALK": "SINGLES SHOW_SEEDS BETWEEN MEAN MINUS PLUS DIRECTION",
     "BETWEEN": "FACES SINGLES MEAN MINUS PLUS DIRECTION",
     "MEAN": "FACES SINGLES DIRECTION",
     "DIRECTION": "SINGLES MINUS PLUS",
@@ -98,9 +98,10 @@ def main(argv=None):
     elif DIRECTION:
         save_rows_along(way, generator, scale)
         if way.generator != facts["sha256"]:
+            this = {"run": path} if WHICH == "best" else {"run": path, "which": WHICH}
             print(
                 "The directions are those of another generator, of this run maybe. "
-                f"Learn this one's: python directions.py {typed(run=path)}"
+                f"Learn this one's: python directions.py {typed(**this)}"
             )
     else:
         save_faces(generator, scale)
@@ -154,7 +155,7 @@ def check_pixels(count, scale, generator):
     if pixels > LARGEST:
         raise UserError(
             f"{count} faces would be a picture of {pixels / 1e6:,.0f} million pixels; "
-            f"{LARGEST / 1e6:,.0f} are the most. Fewer: --count; smaller: --scale"
+            f"{LARGEST / 1e6:,.0f} are the most. Take fewer, or smaller ones: --scale 1"
         )
 
 
@@ -194,6 +195,7 @@ def save_rows_between(generator, scale):
     numbers = latent.numbers_in(BETWEEN, "between")
     if len(numbers) < 2:
         raise UserError(f"{typed(between=BETWEEN)}: two faces at least, as in 3,17")
+    check_pixels((len(numbers) - 1) * STEPS, scale, generator)
     pairs = list(itertools.pairwise(noise_of(numbers)))
     rows = np.concatenate([latent.row(*pair, STEPS) for pair in pairs])
     blank = [""] * (STEPS - 2)
@@ -206,6 +208,7 @@ def save_rows_between(generator, scale):
 def save_rows_along(way, generator, scale):
     """Write a row for each face, in its middle, moved along a Direction."""
     numbers = chosen()
+    check_pixels(len(numbers) * STEPS, scale, generator)
     moved = latent.along(
         noise_of(numbers), way.vector, np.linspace(-REACH, REACH, STEPS)
     )
@@ -219,7 +222,6 @@ def save_rows_along(way, generator, scale):
 
 def rows_of(generator, rows, words, scale):
     """Draw noise (n, LATENT) as rows of STEPS faces with n words: an image."""
-    check_pixels(len(rows), scale, generator)
     return labels.sheet(models.draw(generator, rows), words, STEPS, scale)
 
 

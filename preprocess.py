@@ -141,6 +141,8 @@ def pictures_of(prepared, data):
     source = _source(data, prepared.path.parent)
     if data == "cartoons" or source.suffix.lower() in numpy_files.ENDINGS:
         raise UserError(f"The pictures of {data} have no names. A folder or .zip has.")
+    if not source.exists():
+        raise UserError(f"{source} is gone: what each picture shows goes by its name.")
     is_same = sources.fingerprint(source) == prepared.facts["fingerprint"]
     found = sources.list_pictures(source)
     if is_same and prepared.facts["skipped"]:

@@ -6,6 +6,7 @@ real ones. generate.py and evaluate.py take the run folder as they take a GAN's;
 again, a run goes on after its last whole epoch.
 """
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -13,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 import models
+from dcgan.common.console import UserError
 from dcgan.common.console import run as run_script
-from dcgan.common.files import write_json
+from dcgan.common.files import DAMAGE, write_json, write_whole
 from dcgan.common.options import current, options, typed
-from dcgan.networks.backend import keras, layers, ops
+from dcgan.networks.backend import is_out_of_memory, keras, layers, ops
 from dcgan.runs import curves, folder, generators
 from dcgan.training.chance import noise, stream
 from dcgan.training.hardware import describe_backend, describe_device
@@ -47,6 +49,9 @@ SAMPLES = 40  # [1..10000] faces on the sheet of each epoch
 
 # The widths of the MMD's kernels: shares of the mean squared distance of two real faces
 KERNELS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
+
+# All that a run needs to go on, in its folder
+STATE = "state.npz"
 
 # What may change when a run goes on
 FREE = ("DATA", "DATA_FOLDER", "EPOCHS", "RUN")
@@ -166,15 +171,15 @@ class Pictures(keras.utils.PyDataset):
 
 
 class Leave(keras.callbacks.Callback):
-    """Begins each epoch of the pictures; after it, leaves a sheet of samples and the
-    generator in the run folder.
+    """Begins each epoch of the pictures; after it, leaves a sheet of samples, the log,
+    the generator and, last, the state to go on from in the run folder.
 
-    facts: what is told of the generator, but for how long it trained.
+    facts: what is told of the generator, but for how long it trained; rows: of the log.
     """
 
-    def __init__(self, run, pictures, facts):
+    def __init__(self, run, pictures, facts, rows):
         super().__init__()
-        self.run, self.pictures, self.facts = run, pictures, facts
+        self.run, self.pictures, self.facts, self.rows = run, pictures, facts, rows
 
     def on_epoch_begin(self, epoch, logs=None):
         self.pictures.begin(epoch)
@@ -183,16 +188,52 @@ class Leave(keras.callbacks.Callback):
         self.model.chance.state.assign(np.array([first, 0], "uint32"))
 
     def on_epoch_end(self, epoch, logs=None):
+        if not all(np.isfinite(array).all() for array in self.model.get_weights()):
+            slower = typed(run=f"{self.run}-2", learning_rate=LEARNING_RATE / 2)
+            raise UserError(f"Training diverged in epoch {epoch + 1}. Try {slower}")
         generator = self.model.generator
         sheet = noise(SEED, "sheet", (SAMPLES, models.LATENT))
         curves.save_sheet(self.run, epoch + 1, models.draw(generator, sheet))
+        losses = {name: float(value) for name, value in logs.items()}
+        self.rows.append({"epoch": epoch + 1, **losses})
+        curves.save_table(self.run, self.rows)
         facts = {**self.facts, "epochs": epoch + 1}
         generators.keep(self.run, generator, facts, None)
+        save_state(self.run, self.model, self.rows)
+
+
+def save_state(run, model, rows):
+    """Write all that a run needs to go on: weights, optimizer, the log."""
+    variables = [*model.variables, *model.optimizer.variables]
+    arrays = {str(n): ops.convert_to_numpy(it) for n, it in enumerate(variables)}
+    with write_whole(run / STATE) as part, open(part, "wb") as file:
+        np.savez(file, rows=np.array(json.dumps(rows)), **arrays)
+
+
+def load_state(run, model):
+    """Return the rows of the log so far, the model set to where they end; [] if new.
+
+    Raises UserError if the file is damaged.
+    """
+    if not (run / STATE).exists():
+        return []
+    variables = [*model.variables, *model.optimizer.variables]
+    try:
+        with np.load(run / STATE, allow_pickle=False) as arrays:
+            rows = json.loads(str(arrays["rows"]))
+            for number, variable in enumerate(variables):
+                variable.assign(arrays[str(number)])
+    except DAMAGE as error:
+        another = typed(run=f"{run}-2")
+        raise UserError(f"{run / STATE} is damaged. Start anew: {another}") from error
+    return rows
 
 
 def main(argv=None):
     options(sys.modules[__name__], argv, {"NETWORK": models.NETWORKS})
     models.check_size(NETWORK, IMAGE_SIZE)
+    if batch_size() < 2:
+        raise UserError(f"{typed(batch_size=1)} has nothing to compare: 2 at least.")
     print(f"Device    {describe_device()}\nBackend   {describe_backend()}", flush=True)
     run = run_folder()
     folder.check_writable(run)
@@ -244,18 +285,21 @@ def build():
 
 def train(model, run, faces, facts):
     """Run the epochs that are left, by Keras' own fit()."""
-    pictures = Pictures(faces)
-    model.fit(
-        pictures,
-        epochs=EPOCHS,
-        shuffle=False,  # that is done
-        verbose=1 if sys.stderr.isatty() else 2,
-        callbacks=[
-            keras.callbacks.CSVLogger(run / "log.csv", append=True),
-            Leave(run, pictures, facts),
-            keras.callbacks.BackupAndRestore(run / "state", delete_checkpoint=False),
-        ],
-    )
+    pictures, rows = Pictures(faces), load_state(run, model)
+    try:
+        model.fit(
+            pictures,
+            initial_epoch=len(rows),
+            epochs=EPOCHS,
+            shuffle=False,  # that is done
+            verbose=1 if sys.stderr.isatty() else 2,
+            callbacks=[Leave(run, pictures, facts, rows)],
+        )
+    except Exception as error:
+        if is_out_of_memory(error):
+            fewer = typed(run=f"{run}-2", batch_size=max(2, batch_size() // 2))
+            raise UserError(f"Out of memory. Fewer at once: {fewer}") from error
+        raise
 
 
 def facts_of(constants, begun_with, pictures):

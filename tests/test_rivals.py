@@ -11,7 +11,7 @@ import models
 import rivals
 from dcgan.common.console import UserError
 from dcgan.networks.backend import layers, ops
-from dcgan.runs import generators
+from dcgan.runs import generators, page
 
 RUN = Path("runs/rival")
 METHODS = pytest.mark.parametrize("method", ["vae", "mmd"])
@@ -45,8 +45,10 @@ def test_a_rival_leaves_what_generate_draws_from(rival, method, capsys):
     names = ["epoch-001.png", "epoch-002.png"]
     assert sorted(path.name for path in (RUN / "samples").iterdir()) == names
     with open(RUN / "log.csv", newline="") as file:
-        losses = [float(row["loss"]) for row in csv.DictReader(file)]
-    assert losses[1] < losses[0]
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[1]["loss"]) < float(rows[0]["loss"])
+    assert page.told(RUN, {})["finished"]
     generate.main(["--run", str(RUN)])
     assert "10 faces of 28 x 28" in capsys.readouterr().out
     facts = generators.read(RUN).facts
@@ -75,6 +77,33 @@ def test_a_rival_begun_differently_is_refused(rival):
     rival(METHOD="vae", EPOCHS=1)
     with pytest.raises(UserError, match="METHOD was 'vae' and is 'mmd'"):
         rival(METHOD="mmd", EPOCHS=2)
+
+
+def test_a_rival_whose_state_is_damaged_says_so(rival):
+    rival(METHOD="mmd", EPOCHS=1)
+    state = RUN / rivals.STATE
+    state.write_bytes(state.read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"state.npz is damaged. .* --run runs/rival-2"):
+        rival(METHOD="mmd", EPOCHS=2)
+
+
+def test_a_rival_that_diverges_keeps_what_it_had(rival):
+    rival(METHOD="vae", EPOCHS=1)
+    before = (RUN / "generator.weights.h5").read_bytes()
+    state = dict(np.load(RUN / rivals.STATE))
+    state = {
+        name: array * np.float32("nan") if array.dtype == "float32" else array
+        for name, array in state.items()
+    }
+    np.savez(RUN / rivals.STATE, **state)
+    with pytest.raises(UserError, match=r"diverged in epoch 2. .* --learning-rate"):
+        rival(METHOD="vae", EPOCHS=2)
+    assert (RUN / "generator.weights.h5").read_bytes() == before
+
+
+def test_a_batch_of_one_face_is_refused(rival):
+    with pytest.raises(UserError, match="--batch-size 1 has nothing to compare"):
+        rival(METHOD="mmd", BATCH_SIZE=1)
 
 
 def test_too_few_pictures_for_a_batch_are_refused(rival):

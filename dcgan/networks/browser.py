@@ -38,7 +38,7 @@ def save(model, part, facts, run):
         "latent": model.input_shape[1],
         "shape": model.output_shape[1:],
         "steps": steps,
-        "directions": directions(model, run),
+        "directions": directions(model, facts, run),
         "kernels": base64.b64encode(b"".join(kernels)).decode(),
     }
     # No tag can begin or end in it, whatever the pictures are called
@@ -47,17 +47,17 @@ def save(model, part, facts, run):
     part.write_text(template.replace(HELD, HELD.replace("{}", text)), encoding="utf-8")
 
 
-def directions(model, run):
+def directions(model, facts, run):
     """Return up to SLIDERS directions of noise, [{"name", "vector": (latent,)}].
 
-    They are those in the run folder; or those that change the first layer's result the
-    most, its kernel's singular vectors (Shen and Zhou, "Closed-Form Factorization of
-    Latent Semantics in GANs", 2021). Raises UserError if the file is damaged.
+    They are the clearest in the run folder, if those are this generator's; or those
+    that change the first layer's result the most, its kernel's singular vectors (Shen
+    and Zhou, "Closed-Form Factorization of Latent Semantics in GANs", 2021). Raises
+    UserError if the file is damaged.
     """
     path = Path(run, DIRECTIONS)
-    if path.is_file():
-        names, vectors = _read(path, model.input_shape[1])
-    else:
+    names, vectors = _read(path, model.input_shape[1], facts.get("sha256"))
+    if names is None:
         first = next(layer for layer in model.layers if layer.weights)
         _, kernel = STEPS[type(first).__name__](first)
         vectors = np.linalg.svd(kernel, full_matrices=False)[0].T
@@ -69,21 +69,31 @@ def directions(model, run):
     return [{"name": str(name), "vector": _numbers(vector)} for name, vector in both]
 
 
-def _read(path, latent):
-    """Read the names and vectors of directions. Raises UserError if they are none."""
+def _read(path, latent, generator):
+    """Read the names and vectors of directions, those first that are to be seen best.
+
+    None, None if there are none, or of another generator than the one with this
+    checksum. Raises UserError if they are damaged.
+    """
+    if not path.is_file():
+        return None, None
     damaged = UserError(
         f"{path} is damaged, or is of another generator. Make it again, or remove it."
     )
     try:
         with np.load(path, allow_pickle=False) as arrays:
             names, vectors = arrays["names"], arrays["vectors"]
+            clear, of = arrays["correlation"], str(arrays["generator"])
         lengths = np.linalg.norm(vectors, axis=1)
     except DAMAGE as error:
         raise damaged from error
     fits = names.dtype.kind == "U" and vectors.shape == (*names.shape, latent)
     if not (fits and np.allclose(lengths, 1, atol=1e-3)):
         raise damaged
-    return names, vectors
+    if of != generator:
+        return None, None
+    order = np.argsort(-clear, kind="stable")
+    return names[order], vectors[order]
 
 
 def steps_of(model, kernels):

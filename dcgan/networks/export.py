@@ -76,6 +76,8 @@ def save(generator, path, facts, run):
             else:
                 model(ops.zeros((1, model.input_shape[1])))  # Keras asks for it
                 model.export(str(part), format=kind.name, verbose=False)
+                if ending == ".onnx":
+                    _take_in(part)
         except OSError:
             raise
         except Exception as error:  # what converters, of others, raise is anything
@@ -84,6 +86,18 @@ def save(generator, path, facts, run):
     files = (Path(path), *Path(path).rglob("*"))
     size = sum(file.stat().st_size for file in files if file.is_file())
     return f"{path} ({size / 1e6:.1f} MB) is the generator, for {kind.reader}."
+
+
+def _take_in(onnx_file):
+    """Take the weights into an ONNX file that jax2onnx has laid beside it."""
+    beside = onnx_file.with_name(f"{onnx_file.name}.data")
+    if beside.exists():
+        import onnx
+
+        try:
+            onnx.save_model(onnx.load(onnx_file), onnx_file)
+        finally:
+            beside.unlink()
 
 
 def plain(generator):

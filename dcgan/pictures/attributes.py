@@ -27,14 +27,14 @@ class Table(NamedTuple):
     values: np.ndarray
 
 
-def find(source, folder):
-    """Return the table that lies in `folder`, in or beside the source, or None.
+def find(source, *folders):
+    """Return the table that lies in or beside the source, or in a folder, or None.
 
     source: the Path of a folder or a .zip of pictures. Returns a Path or zipfile.Path.
     """
-    places = [Path(folder), source, source.parent]
+    places = [source, source.parent, *map(Path, folders)]
     if source.is_file():
-        places.append(zipfile.Path(source))
+        places.insert(0, zipfile.Path(source))
     there = [place / name for place in places for name in NAMES]
     return next((path for path in there if path.is_file()), None)
 

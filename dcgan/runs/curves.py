@@ -36,6 +36,12 @@ def enlarged(side):
 
 def save_log(run, rows, changes=(), undecided=None):
     """Write log.csv, a row per epoch, and losses.png. changes: as draw_losses takes."""
+    save_table(run, rows)
+    save_losses(Path(run) / "losses.png", rows, changes, undecided)
+
+
+def save_table(run, rows):
+    """Write log.csv, a row per epoch."""
     with (
         write_whole(Path(run) / "log.csv") as part,
         open(part, "w", newline="", encoding="utf-8") as file,
@@ -45,7 +51,6 @@ def save_log(run, rows, changes=(), undecided=None):
         writer = csv.DictWriter(file, fieldnames=list(columns))
         writer.writeheader()
         writer.writerows(rows)
-    save_losses(Path(run) / "losses.png", rows, changes, undecided)
 
 
 def save_losses(path, rows, changes=(), undecided=None, shown=None):

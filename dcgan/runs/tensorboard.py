@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from dcgan.common.console import UserError
-from dcgan.common.files import write_whole
+from dcgan.common.files import replace, write_whole
 from dcgan.runs import curves
 
 FOLDER = "tensorboard"
@@ -43,13 +43,13 @@ def save(run, rows):
     names = [EVENTS.fullmatch(path.name) for path in folder.glob("events.*")]
     epochs = [epoch for name in names if name and (epoch := int(name[1])) < last]
     since = max(epochs, default=0)
-    with (
-        write_whole(folder / f"events.out.tfevents.{last:09d}") as part,
-        open(part, "wb") as file,
-    ):
+    # A name with "tfevents" in it TensorBoard would read, half-written
+    half = folder / "half-written"
+    with write_whole(half) as part, open(part, "wb") as file:
         writer = RecordWriter(file)
         for event in _events(run, [row for row in rows if row["epoch"] > since]):
             writer.write(event.SerializeToString())
+    replace(half, folder / f"events.out.tfevents.{last:09d}")
 
 
 def _events(run, rows):

@@ -14,7 +14,7 @@ from dcgan.networks import browser, export
 from dcgan.networks.backend import keras, layers
 from tests.chromium import Chromium, Page, in_a_browser
 from tests.networks.narrow import apart, narrow, noise_of
-from tests.runs.saved import FACTS
+from tests.runs import saved
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
@@ -38,6 +38,8 @@ DRAW = """(async () => {
 
 
 DATA = "canvas => [...canvas.getContext('2d').getImageData(0, 0, side, side).data]"
+
+FACTS = {**saved.FACTS, "sha256": "5ab"}
 
 
 @pytest.fixture(autouse=True)
@@ -211,7 +213,7 @@ def test_layers_that_do_not_follow_one_another_are_refused():
 
 
 def test_without_directions_the_first_layer_has_some(generator):
-    found = browser.directions(generator, ".")
+    found = browser.directions(generator, FACTS, ".")
     names = [each["name"] for each in found]
     vectors = np.array([each["vector"] for each in found])
     assert names == [f"direction {number}" for number in range(1, 6)]
@@ -222,8 +224,10 @@ def test_without_directions_the_first_layer_has_some(generator):
     assert np.allclose(np.square(vectors @ kernel).sum(1), largest, rtol=1e-4)
 
 
-def write_directions(names, vectors, **more):
-    np.savez("directions.npz", names=names, vectors=vectors, **more)
+def write_directions(names, vectors, of=FACTS["sha256"], clear=None):
+    clear = np.linspace(1, 0, len(names)) if clear is None else clear
+    arrays = {"names": names, "vectors": vectors, "correlation": clear}
+    np.savez("directions.npz", generator=of, **arrays)
 
 
 def unit(count=6, latent=100):
@@ -234,11 +238,18 @@ def unit(count=6, latent=100):
 def test_the_directions_in_a_run_are_the_pages(generator):
     names = np.array(["smile", "glasses", "age", "hair", "light", "hat"])
     write_directions(names, unit())
-    found = browser.directions(generator, ".")
+    found = browser.directions(generator, FACTS, ".")
     assert [each["name"] for each in found] == [*names[:5]]
     assert np.allclose([each["vector"] for each in found], unit()[:5], atol=1e-8)
+    write_directions(names, unit(), clear=np.arange(6))
+    found = browser.directions(generator, FACTS, ".")
+    assert [each["name"] for each in found] == [*names[:0:-1]]
+    assert np.allclose(found[0]["vector"], unit()[5], atol=1e-8)
+    write_directions(names, unit(), of="another")
+    found = browser.directions(generator, FACTS, ".")
+    assert found[0]["name"] == "direction 1"
     write_directions(names[:2], unit(2))
-    assert len(browser.directions(generator, ".")) == 2
+    assert len(browser.directions(generator, FACTS, ".")) == 2
 
 
 def test_directions_that_are_damaged_or_of_others_are_a_line(generator):

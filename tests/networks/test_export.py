@@ -147,10 +147,25 @@ def test_the_last_epochs_generator_is_taken_where_it_is_asked_for(generator):
 
 
 def test_a_page_has_the_directions_of_its_run(generator):
-    Path("runs/a").mkdir(parents=True)
-    np.savez("runs/a/directions.npz", names=["smile"], vectors=np.eye(100)[:1])
     taken(generator, "faces.html")
+    of = generators.read("runs/a").facts["sha256"]
+    arrays = {"names": ["smile"], "vectors": np.eye(100)[:1], "correlation": [1]}
+    np.savez("runs/a/directions.npz", generator=of, **arrays)
+    generate.main(["--run", "runs/a", "--export", "faces.html"])
     assert '"directions":[{"name":"smile"' in Path("faces.html").read_text()
+
+
+def test_weights_beside_an_onnx_file_are_taken_in():
+    onnx = pytest.importorskip("onnx")
+    array = onnx.numpy_helper.from_array(np.arange(5000, dtype="float32"), "w")
+    graph = onnx.helper.make_graph([], "g", [], [], [array])
+    model = onnx.helper.make_model(graph)
+    onnx.save_model(model, "a.onnx", save_as_external_data=True, location="a.onnx.data")
+    assert Path("a.onnx.data").stat().st_size == 20_000
+    export._take_in(Path("a.onnx"))
+    assert [path.name for path in Path().iterdir()] == ["a.onnx"]
+    [kept] = onnx.load("a.onnx").graph.initializer
+    assert np.array_equal(onnx.numpy_helper.to_array(kept), np.arange(5000))
 
 
 @pytest.mark.parametrize(
