@@ -101,6 +101,18 @@ def test_celebas_table_is_fetched_for_pictures_that_are_called_as_its_are(
     assert "\n" not in refused.value.code
 
 
+def test_the_frames_of_a_film_are_not_taken_for_celebas_pictures(here):
+    names = [f"{number:06d}.png" for number in range(1, PHOTOS + 1)]
+    paint("frames", names)
+    Path("data").mkdir(exist_ok=True)
+    write_table("data/list_attr_celeba.csv", names, "image_id,Smiling,Male")
+    with pytest.raises(SystemExit, match=r"--attributes TABLE\.csv$"):
+        directions.open_real("runs/a", facts_of("frames"))
+    write_table("frames/list_attr_celeba.csv", names, "image_id,Cat,Dog")
+    _, attributes, _ = directions.open_real("runs/a", facts_of("frames"))
+    assert attributes == ["Cat", "Dog"]
+
+
 def test_a_table_of_other_pictures_is_one_line(monkeypatch):
     paint("photos", NAMES)
     write_table("table.csv", ["somebody.png", "else.png"])

@@ -491,6 +491,8 @@ def test_a_walk_passes_the_faces_that_are_named(generator):
         (["--direction", "x", "--walk", "2"], "WALK and DIRECTION do not go"),
         (["--between", "3,4", "--singles", "s"], "BETWEEN and SINGLES do not go"),
         (["--history", "--faces", "3"], "HISTORY and FACES do not go together"),
+        (["--history", "--walk", "8"], "HISTORY and WALK do not go together"),
+        (["--walk", "8", "--singles", "a"], "WALK and SINGLES do not go together"),
         (["--between", "3,4", "--steps", "99", "--scale", "400"], "at most 16"),
     ],
 )
