@@ -84,8 +84,9 @@ def main(argv=None):
         generator, facts = models.load_generator(folder, which)
     print(in_words(path, facts))
     if EXPORT:
+        ways = directions.clearest(folder, facts["sha256"], models.LATENT)
         with quiet_stderr():
-            written = export.save(generator, EXPORT, facts, folder)
+            written = export.save(generator, EXPORT, facts, ways)
         print(written)
         return
     scale = SCALE or max(1, round(128 / facts["image_size"]))

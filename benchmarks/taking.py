@@ -91,7 +91,7 @@ def measured(generator, facts, path, folder):
     np.save(folder / "noise.npy", stops)
     begun = time.perf_counter()
     with quiet_stderr():
-        export.save(generator, f"{folder}/{path}", facts, folder)
+        export.save(generator, f"{folder}/{path}", facts)
     wrote = time.perf_counter() - begun
     program = PROGRAM.format(package=package, reader=reader)
     seconds = median(seconds_of(program, folder) for _ in range(ROUNDS))

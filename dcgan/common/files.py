@@ -38,10 +38,10 @@ NOT_OVER = (*NOT_OFFERED, errno.EEXIST, errno.EBUSY, errno.ETXTBSY, errno.EPERM)
 def write_whole(path):
     """Yield a path to write to; when the block ends well, it becomes `path`.
 
-    The file appears whole or not at all: it is written beside, flushed to the disk
-    and renamed. Missing folders are made; where `path` is a link, what it leads to is
-    written. Raises UserError, naming `path`, when the system refuses to write, or when
-    something else than a file has that name.
+    The file, or a folder that the block makes there, appears whole or not at all: it is
+    written beside, flushed to the disk and renamed. Missing folders are made; where
+    `path` is a link, what it leads to is written. Raises UserError, naming `path`, when
+    the system refuses to write, or when something else than a file has that name.
     """
     path = Path(path)
     if not path.name:
@@ -55,8 +55,10 @@ def write_whole(path):
         _sweep_parts(target)
         part = target.with_name(f"part-{os.getpid()}-{target.name}")
         yield part
-        with open(part, "rb+") as file:
-            flush(file.fileno())
+        for written in [part, *part.rglob("*")]:
+            if not written.is_dir():
+                with open(written, "rb+") as file:
+                    flush(file.fileno())
         replace(part, target)
     except OSError as error:
         reason = error.strerror or error
@@ -64,32 +66,7 @@ def write_whole(path):
     finally:
         with contextlib.suppress(OSError):
             if part:
-                part.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def write_whole_folder(path):
-    """Yield a folder's path to write to; when the block ends well, it becomes `path`.
-
-    Raises UserError as write_whole() does, and if something has that name already.
-    """
-    check_new_folder(path)
-    target = Path(os.path.realpath(path))
-    part = target.with_name(f"part-{os.getpid()}-{target.name}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep_parts(target)
-        yield part
-        for file in part.rglob("*"):
-            if file.is_file():
-                with open(file, "rb+") as written:
-                    flush(written.fileno())
-        replace(part, target)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"Cannot write {shortened(str(path))}: {reason}.") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+                _remove(part)
 
 
 def check_new_folder(path):
@@ -107,7 +84,12 @@ def _sweep_parts(target):
         part = parts.fullmatch(path.name)
         if part and not _is_running(int(part[1])):
             with contextlib.suppress(OSError):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                _remove(path)
+
+
+def _remove(path):
+    """Delete a file, if it is there, or a folder."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _is_running(process):

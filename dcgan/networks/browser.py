@@ -11,25 +11,24 @@ from pathlib import Path
 import numpy as np
 
 from dcgan.common.console import UserError
-from dcgan.common.files import DAMAGE
 from dcgan.networks.backend import ops
 
-# What train.py or another program may leave in a run folder: names (k,) and unit
-# vectors (k, LATENT), along which faces change, where the noise is normal
-DIRECTIONS = "directions.npz"
 SLIDERS = 5
 
 HELD = 'id="generator">{}<'
 
 
-def save(model, part, facts, run):
+def save(model, part, facts, directions=()):
     """Write the page of a model of Keras' own layers into the file `part`.
 
-    facts: what is told of the generator; run: its folder, where directions may lie.
-    Raises UserError for a layer that the page cannot compute.
+    facts: what is told of the generator; directions: a name and a unit vector (latent,)
+    each, along which faces change, where the noise is normal: the page has a slider for
+    the first SLIDERS, or without any for those of main_directions(). Raises UserError
+    for a layer that the page cannot compute.
     """
     kernels = []
     steps, data = steps_of(model, kernels), facts["data"]
+    directions = list(directions) or main_directions(model)
     shown = {
         "network": f"{facts['network']}, {model.output_shape[1]} x "
         f"{model.output_shape[2]}",
@@ -38,7 +37,10 @@ def save(model, part, facts, run):
         "latent": model.input_shape[1],
         "shape": model.output_shape[1:],
         "steps": steps,
-        "directions": directions(model, facts, run),
+        "directions": [
+            {"name": name, "vector": _numbers(vector)}
+            for name, vector in directions[:SLIDERS]
+        ],
         "kernels": base64.b64encode(b"".join(kernels)).decode(),
     }
     # No tag can begin or end in it, whatever the pictures are called
@@ -47,53 +49,20 @@ def save(model, part, facts, run):
     part.write_text(template.replace(HELD, HELD.replace("{}", text)), encoding="utf-8")
 
 
-def directions(model, facts, run):
-    """Return up to SLIDERS directions of noise, [{"name", "vector": (latent,)}].
+def main_directions(model):
+    """Return directions of noise, a name and a unit vector (latent,) each.
 
-    They are the clearest in the run folder, if those are this generator's; or those
-    that change the first layer's result the most, its kernel's singular vectors (Shen
-    and Zhou, "Closed-Form Factorization of Latent Semantics in GANs", 2021). Raises
-    UserError if the file is damaged.
+    They are those that change the first layer's result the most, its kernel's singular
+    vectors (Shen and Zhou, "Closed-Form Factorization of Latent Semantics in GANs",
+    2021).
     """
-    path = Path(run, DIRECTIONS)
-    names, vectors = _read(path, model.input_shape[1], facts.get("sha256"))
-    if names is None:
-        first = next(layer for layer in model.layers if layer.weights)
-        _, kernel = STEPS[type(first).__name__](first)
-        vectors = np.linalg.svd(kernel, full_matrices=False)[0].T
-        # The sign is a matter of the library; here the largest number is positive
-        largest = np.abs(vectors).argmax(1)[:, None]
-        vectors = vectors * np.sign(np.take_along_axis(vectors, largest, 1))
-        names = [f"direction {number}" for number in range(1, len(vectors) + 1)]
-    both = zip(names[:SLIDERS], vectors, strict=False)
-    return [{"name": str(name), "vector": _numbers(vector)} for name, vector in both]
-
-
-def _read(path, latent, generator):
-    """Read the names and vectors of directions, those first that are to be seen best.
-
-    None, None if there are none, or of another generator than the one with this
-    checksum. Raises UserError if they are damaged.
-    """
-    if not path.is_file():
-        return None, None
-    damaged = UserError(
-        f"{path} is damaged, or is of another generator. Make it again, or remove it."
-    )
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names, vectors = arrays["names"], arrays["vectors"]
-            clear, of = arrays["correlation"], str(arrays["generator"])
-        lengths = np.linalg.norm(vectors, axis=1)
-    except DAMAGE as error:
-        raise damaged from error
-    fits = names.dtype.kind == "U" and vectors.shape == (*names.shape, latent)
-    if not (fits and np.allclose(lengths, 1, atol=1e-3)):
-        raise damaged
-    if of != generator:
-        return None, None
-    order = np.argsort(-clear, kind="stable")
-    return names[order], vectors[order]
+    first = next(layer for layer in model.layers if layer.weights)
+    _, kernel = STEPS[type(first).__name__](first)
+    vectors = np.linalg.svd(kernel, full_matrices=False)[0].T
+    # The sign is a matter of the library; here the largest number is positive
+    largest = np.abs(vectors).argmax(1)[:, None]
+    vectors = vectors * np.sign(np.take_along_axis(vectors, largest, 1))
+    return [(f"direction {n}", vector) for n, vector in enumerate(vectors, 1)]
 
 
 def steps_of(model, kernels):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dcgan.common.console import UserError
-from dcgan.common.files import check_new_folder, write_whole, write_whole_folder
+from dcgan.common.files import check_new_folder, write_whole
 from dcgan.common.options import typed
 from dcgan.networks import browser
 from dcgan.networks.backend import keras, layers, ops
@@ -58,19 +58,19 @@ def check(path):
         check_new_folder(path)
 
 
-def save(generator, path, facts, run):
+def save(generator, path, facts, directions=()):
     """Write a Keras model that draws faces as `path`, whole or not at all.
 
-    facts: what is told of it; run: its folder, where directions may lie (both for
-    .html). Returns a line that says what was written. Raises UserError if it has
-    layers that are no layers of Keras, or if it cannot be written.
+    facts: what is told of it; directions: as browser.save() takes (both for .html).
+    Returns a line that says what was written. Raises UserError if it has layers that
+    are no layers of Keras, or if it cannot be written.
     """
     model, ending = plain(generator), _ending(path)
     kind = FORMATS[ending]
-    with (write_whole if ending else write_whole_folder)(path) as part:
+    with write_whole(path) as part:
         try:
             if ending == ".html":
-                browser.save(model, part, facts, run)
+                browser.save(model, part, facts, directions)
             elif ending == ".keras":
                 model.save(part)
             else:

@@ -126,13 +126,28 @@ def read(run, latent):
             arrays = [file[name] for name in Directions._fields]
         *arrays, generator, seed = arrays
         found = Directions(*arrays, str(generator), int(seed))
+        lengths = np.linalg.norm(found.vectors, axis=-1)
         whole = found.vectors.shape == (len(found.names), latent)
-        whole = whole and np.isfinite(found.vectors).all()
+        whole = whole and found.names.dtype.kind == "U"
+        whole = whole and np.allclose(lengths, 1, atol=1e-3)
     except DAMAGE:
         whole = False
     if not whole:
         raise UserError(f"{path} is damaged. Learn it again: {command}")
     return found
+
+
+def clearest(run, generator, latent):
+    """Return the name and the vector (latent,) of each direction of a generator.
+
+    Those come first that are to be seen best. generator: its checksum; [] if the run
+    folder has no directions, or another generator's. Raises UserError as read() does.
+    """
+    found = read(run, latent) if Path(run, NAME).is_file() else None
+    if found is None or found.generator != generator:
+        return []
+    order = np.argsort(-found.correlation, kind="stable")
+    return [(str(found.names[row]), found.vectors[row]) for row in order]
 
 
 def find(run, name, latent):

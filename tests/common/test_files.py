@@ -262,7 +262,7 @@ def test_a_folder_appears_whole_or_not_at_all(here):
     ended = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True)
     killed = Path(f"deep/part-{ended.stdout.strip()}-folder")
     (killed / "inside").mkdir(parents=True)
-    with files.write_whole_folder("deep/folder/") as part:
+    with files.write_whole("deep/folder/") as part:
         assert not killed.exists()
         (part / "inside").mkdir(parents=True)
         (part / "inside/file.txt").write_text("new")
@@ -270,17 +270,17 @@ def test_a_folder_appears_whole_or_not_at_all(here):
     assert Path("deep/folder/inside/file.txt").read_text() == "new"
 
     def fail():
-        with files.write_whole_folder("deep/other") as part:
+        with files.write_whole("deep/other") as part:
             part.mkdir()
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
     assert [path.name for path in Path("deep").iterdir()] == ["folder"]
-    refused = pytest.raises(console.UserError, match="deep/folder is there already")
-    with refused, files.write_whole_folder("deep/folder"):
+    refused = pytest.raises(console.UserError, match="deep/folder: it is there")
+    with refused, files.write_whole("deep/folder"):
         pass
     Path("file").touch()
     refused = pytest.raises(console.UserError, match="Cannot write file/x: ")
-    with refused, files.write_whole_folder("file/x"):
+    with refused, files.write_whole("file/x"):
         pass

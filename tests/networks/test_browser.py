@@ -64,8 +64,8 @@ def chromium():
 def opened(chromium):
     """Export a generator as a page, and open it in a browser."""
 
-    def open_page(model, width=1280):
-        export.save(model, "faces.html", FACTS, ".")
+    def open_page(model, width=1280, directions=()):
+        export.save(model, "faces.html", FACTS, directions)
         return Page(chromium, Path("faces.html"), width)
 
     return open_page
@@ -198,7 +198,7 @@ def test_what_no_page_can_draw_is_refused_and_the_page_of_before_stays(layer, fa
     Path("faces.html").write_text("the page of before")
     line = f"No page can draw this: the layer {layer.name}, .+, {fault}"
     with pytest.raises(SystemExit, match=line) as refused:
-        export.save(model, "faces.html", FACTS, ".")
+        export.save(model, "faces.html", FACTS)
     assert "\n" not in refused.value.code
     assert Path("faces.html").read_text() == "the page of before"
     assert len(list(Path().iterdir())) == 1
@@ -209,11 +209,12 @@ def test_layers_that_do_not_follow_one_another_are_refused():
     branch = layers.Dense(4)(noise)
     model = keras.Model(noise, layers.ReLU()(noise) + branch)
     with pytest.raises(SystemExit, match="does not follow the layer before it"):
-        export.save(model, "faces.html", FACTS, ".")
+        export.save(model, "faces.html", FACTS)
 
 
 def test_without_directions_the_first_layer_has_some(generator):
-    found = browser.directions(generator, FACTS, ".")
+    export.save(generator, "faces.html", FACTS)
+    found = held_in("faces.html")
     names = [each["name"] for each in found]
     vectors = np.array([each["vector"] for each in found])
     assert names == [f"direction {number}" for number in range(1, 6)]
@@ -224,62 +225,32 @@ def test_without_directions_the_first_layer_has_some(generator):
     assert np.allclose(np.square(vectors @ kernel).sum(1), largest, rtol=1e-4)
 
 
-def write_directions(names, vectors, of=FACTS["sha256"], clear=None):
-    clear = np.linspace(1, 0, len(names)) if clear is None else clear
-    arrays = {"names": names, "vectors": vectors, "correlation": clear}
-    np.savez("directions.npz", generator=of, **arrays)
-
-
 def unit(count=6, latent=100):
     vectors = np.random.default_rng(2).normal(size=(count, latent))
     return (vectors / np.linalg.norm(vectors, axis=1)[:, None]).astype("float32")
 
 
-def test_the_directions_in_a_run_are_the_pages(generator):
-    names = np.array(["smile", "glasses", "age", "hair", "light", "hat"])
-    write_directions(names, unit())
-    found = browser.directions(generator, FACTS, ".")
-    assert [each["name"] for each in found] == [*names[:5]]
+def held_in(page):
+    """Return the directions that a page on the disk has, [{"name", "vector"}]."""
+    text = Path(page).read_text().partition('id="generator">')[2].partition("<")[0]
+    return json.loads(text)["directions"]
+
+
+def test_the_first_directions_that_are_handed_over_are_the_pages(generator):
+    names = ["smile", "glasses", "age", "hair", "light", "hat"]
+    export.save(generator, "six.html", FACTS, zip(names, unit(), strict=True))
+    found = held_in("six.html")
+    assert [each["name"] for each in found] == names[:5]
     assert np.allclose([each["vector"] for each in found], unit()[:5], atol=1e-8)
-    write_directions(names, unit(), clear=np.arange(6))
-    found = browser.directions(generator, FACTS, ".")
-    assert [each["name"] for each in found] == [*names[:0:-1]]
-    assert np.allclose(found[0]["vector"], unit()[5], atol=1e-8)
-    write_directions(names, unit(), of="another")
-    found = browser.directions(generator, FACTS, ".")
-    assert found[0]["name"] == "direction 1"
-    write_directions(names[:2], unit(2))
-    assert len(browser.directions(generator, FACTS, ".")) == 2
-
-
-def test_directions_that_are_damaged_or_of_others_are_a_line(generator):
-    names, message = (
-        np.array(["a", "b"]),
-        "^directions.npz is damaged, or is of another",
-    )
-    damages = [
-        lambda: write_directions(names, unit(2, 99)),
-        lambda: write_directions(names, unit(3)),
-        lambda: write_directions(names, 2 * unit(2)),
-        lambda: write_directions(names, unit(2) * np.nan),
-        lambda: write_directions(np.array([1, 2]), unit(2)),
-        lambda: write_directions(names.astype(object), unit(2)),
-        lambda: np.savez("directions.npz", names=names),
-        lambda: Path("directions.npz").write_bytes(b"PK\x03\x04"),
-        lambda: Path("directions.npz").write_bytes(b""),
-    ]
-    for damage in damages:
-        damage()
-        with pytest.raises(SystemExit, match=message):
-            export.save(generator, "faces.html", FACTS, ".")
-    assert list(Path().iterdir()) == [Path("directions.npz")]
+    export.save(generator, "two.html", FACTS, zip(names[:2], unit(2), strict=True))
+    assert len(held_in("two.html")) == 2
 
 
 @in_a_browser
 def test_a_slider_turns_a_face_as_the_normal_distribution_says(
     chromium, opened, generator
 ):
-    write_directions(np.array(["smile", HOSTILE]), unit(2))
+    ways = [*zip(["smile", HOSTILE], unit(2), strict=True)]
     slide = """(async () => {
       await Promise.all(busy.values());
       at("faces").children[3].click();
@@ -292,7 +263,7 @@ def test_a_slider_turns_a_face_as_the_normal_distribution_says(
       return [[...noiseOf(4)], at("sliders").innerText, location.hash];
     })()"""
     large = f"({DATA})(at('large'))"
-    with opened(generator) as page:
+    with opened(generator, directions=ways) as page:
         noise, words, address = page.ask(slide)
         data = page.ask(large)
         page.ask("at('back').click(), busy.get(4)")
@@ -381,7 +352,7 @@ def test_the_page_asks_for_nothing_from_elsewhere_and_takes_no_name_for_a_tag(
     generator,
 ):
     data = {"name": HOSTILE, "count": 1}
-    export.save(generator, "faces.html", {**FACTS, "data": data}, ".")
+    export.save(generator, "faces.html", {**FACTS, "data": data})
     text = Path("faces.html").read_text()
     assert "://" not in text
     assert "<img" not in text

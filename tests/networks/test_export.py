@@ -18,9 +18,10 @@ import models
 from dcgan.common.options import current
 from dcgan.networks import export
 from dcgan.networks.backend import keras, layers
-from dcgan.runs import generators
+from dcgan.runs import directions, generators
 from tests.networks.narrow import apart, narrow, noise_of
 from tests.runs.saved import FACTS
+from tests.runs.test_directions import FOUND
 
 SUITE = Path(__file__).parents[2]
 
@@ -149,10 +150,9 @@ def test_the_last_epochs_generator_is_taken_where_it_is_asked_for(generator):
 def test_a_page_has_the_directions_of_its_run(generator):
     taken(generator, "faces.html")
     of = generators.read("runs/a").facts["sha256"]
-    arrays = {"names": ["smile"], "vectors": np.eye(100)[:1], "correlation": [1]}
-    np.savez("runs/a/directions.npz", generator=of, **arrays)
+    directions.save("runs/a", FOUND._replace(generator=of))
     generate.main(["--run", "runs/a", "--export", "faces.html"])
-    assert '"directions":[{"name":"smile"' in Path("faces.html").read_text()
+    assert '"directions":[{"name":"Smiling"' in Path("faces.html").read_text()
 
 
 def test_weights_beside_an_onnx_file_are_taken_in():
@@ -224,7 +224,7 @@ def test_a_layer_of_ones_own_is_refused_and_the_file_of_before_stays():
     model = keras.Model(noise, layers.Reshape((5, 5, 4))(Mine()(noise)))
     Path("faces.keras").write_text("the one of before")
     with pytest.raises(SystemExit, match="Mine is no layer of Keras") as refused:
-        export.save(model, "faces.keras", FACTS, ".")
+        export.save(model, "faces.keras", FACTS)
     assert "\n" not in refused.value.code
     assert Path("faces.keras").read_text() == "the one of before"
 

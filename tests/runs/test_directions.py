@@ -30,6 +30,16 @@ def test_what_is_saved_is_read(here):
     assert type(read.seed) is int
 
 
+def test_the_clearest_come_first_and_only_to_their_own_generator(here):
+    assert directions.clearest("runs/a", "abc", 100) == []
+    clearer = FOUND._replace(correlation=np.array([0.7, 0.8]))
+    directions.save("runs/a", clearer)
+    names, vectors = zip(*directions.clearest("runs/a", "abc", 100), strict=True)
+    assert names == ("Black_Hair", "Smiling")
+    assert np.array_equal(vectors, np.eye(2, 100)[::-1])
+    assert directions.clearest("runs/a", "another", 100) == []
+
+
 @pytest.mark.parametrize("name", ["Black_Hair", "black hair", "BLACK-HAIR"])
 def test_a_direction_is_found_however_its_name_is_written(here, name):
     directions.save("runs/a", FOUND)
@@ -59,6 +69,18 @@ def of_other_noise(path):
     directions.save(path.parent, FOUND._replace(vectors=np.eye(2, 64)))
 
 
+def of_other_lengths(path):
+    directions.save(path.parent, FOUND._replace(vectors=2 * FOUND.vectors))
+
+
+def of_other_names(path):
+    directions.save(path.parent, FOUND._replace(names=np.array([1, 2])))
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
 def of_no_number(path):
     vectors = np.full((2, 100), np.nan)
     directions.save(path.parent, FOUND._replace(vectors=vectors))
@@ -74,7 +96,11 @@ def of_objects(path):
 
 
 @pytest.mark.parametrize(
-    "damage", [cut, of_other_noise, of_no_number, without_names, of_objects]
+    "damage",
+    [
+        *(cut, empty, of_other_noise, of_other_lengths, of_other_names),
+        *(of_no_number, without_names, of_objects),
+    ],
 )
 def test_damaged_ones_are_one_line(here, damage):
     damage(directions.save("runs/a", FOUND))
