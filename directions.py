@@ -21,7 +21,7 @@ from dcgan.common.options import options, typed
 from dcgan.pictures import attributes
 from dcgan.runs.directions import Directions, save, table, without_faint
 from dcgan.runs.folder import check_writable
-from dcgan.runs.generators import find, folder_of, in_words
+from dcgan.runs.generators import find, folder_of, in_words, named
 from dcgan.training import latent
 from dcgan.training.chance import noise, stream
 from dcgan.training.hardware import describe_device
@@ -105,17 +105,9 @@ def open_real(path, facts):
 
     They are DATA's, or those that the generator was trained on; REAL at most.
     """
-    trained_on = facts["data"]
-    data = DATA or trained_on.get("source")
-    if not data or not (data in ("celeba", "cartoons") or Path(data).exists()):
-        what = repr(data) if data else "pictures that are not named"
-        raise UserError(
-            f"{path} was trained on {what}, not to be found here. Say where they are, "
-            f"or others like them: python directions.py {typed(run=path)} --data FOLDER"
-        )
-    kind = facts.get("constants", {}).get("FIT", "crop"), facts.get("channels", 3)
-    count = 0 if DATA else trained_on["count"]
-    prepared = preprocess.prepare(data, facts["image_size"], count, *kind, DATA_FOLDER)
+    prepared, data = preprocess.prepare_again(
+        path, facts, DATA, DATA_FOLDER, "directions.py"
+    )
     if data == "cartoons" and not ATTRIBUTES:
         names, places, has = of_cartoons(prepared.count)
     else:
@@ -218,8 +210,7 @@ def shares_along(network, generator, of_all, vectors):
 def command(path, found):
     """Return the command that shows the clearest direction."""
     clearest = found.names[found.correlation.argmax()]
-    which = {} if WHICH == "best" else {"which": WHICH}
-    return f"python generate.py {typed(run=path, **which, direction=clearest)}"
+    return f"python generate.py {named(path, WHICH)} {typed(direction=clearest)}"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import models
 import preprocess
 from dcgan.common.console import Bar, UserError, quiet_stderr, run
 from dcgan.common.files import write_json, write_whole
-from dcgan.common.options import options, typed
+from dcgan.common.options import options
 from dcgan.pictures.faces import grid
 from dcgan.runs import curves, page
 from dcgan.runs.folder import now, versions
@@ -92,29 +92,15 @@ def main(argv=None):
 
 def open_real(path, facts):
     """Return the Real faces to compare with; DATA's, or what it was trained on."""
-    size, trained_on = facts["image_size"], facts["data"]
-    kind = facts.get("constants", {}).get("FIT", "crop"), facts.get("channels", 3)
-    data = DATA or trained_on.get("source")
-    if not data or not (DATA or is_there(data, size, kind)):
-        what = repr(data) if data else "pictures that are not named"
-        raise UserError(
-            f"{path} was trained on {what}, not to be found here. Say where they "
-            "are, or what else to compare with (celeba is fetched): "
-            f"python evaluate.py {typed(run=path)} --data FOLDER"
-        )
-    count = 0 if DATA else trained_on["count"]
-    prepared = preprocess.prepare(data, size, count, *kind, DATA_FOLDER)
+    prepared, data = preprocess.prepare_again(
+        path, facts, DATA, DATA_FOLDER, "evaluate.py"
+    )
     if prepared.count < SHOWN:
         raise UserError(f"{prepared.count} pictures in {data}: at least {SHOWN}.")
     checksum = preprocess.checksum_of(prepared)
-    own = checksum == trained_on["checksum"] if "checksum" in trained_on else None
+    trained_on = facts["data"].get("checksum")
+    own = checksum == trained_on if trained_on is not None else None
     return Real(preprocess.open_faces(prepared), prepared, checksum, own)
-
-
-def is_there(data, size, kind):
-    """Tell whether pictures, or the array made of them, can be had without asking."""
-    array = preprocess.path_of(data, size, *kind, DATA_FOLDER)
-    return data in ("celeba", "cartoons") or Path(data).exists() or array.exists()
 
 
 def open_network():

@@ -17,7 +17,7 @@ from dcgan.networks import export
 from dcgan.pictures import films, labels
 from dcgan.pictures.faces import grid
 from dcgan.runs import curves, directions
-from dcgan.runs.generators import find, folder_of, in_words
+from dcgan.runs.generators import find, folder_of, in_words, named
 from dcgan.training import latent
 from dcgan.training.chance import noise
 
@@ -99,10 +99,9 @@ def main(argv=None):
     elif DIRECTION:
         save_rows_along(way, generator, scale)
         if way.generator != facts["sha256"]:
-            this = {"run": path} if WHICH == "best" else {"run": path, "which": WHICH}
             print(
                 "The directions are those of another generator, of this run maybe. "
-                f"Learn this one's: python directions.py {typed(**this)}"
+                f"Learn this one's: python directions.py {named(path, WHICH)}"
             )
     else:
         save_faces(generator, scale)

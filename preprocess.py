@@ -132,6 +132,33 @@ def open_faces(prepared):
     return np.load(prepared.path, mmap_mode="r")[: prepared.count]
 
 
+def prepare_again(path, facts, data, folder, script):
+    """Prepare the faces that a generator was trained on, or of `data` if that is given.
+
+    path: of its run; facts: what is told of it; script: as in "evaluate.py", to be
+    called with --data. Returns Prepared, and the data as prepare() takes it. Raises
+    UserError as prepare() does, and where the pictures are not to be found.
+    """
+    trained_on, size = facts["data"], facts["image_size"]
+    kind = facts.get("constants", {}).get("FIT", "crop"), facts.get("channels", 3)
+    source = data or trained_on.get("source")
+    if not (data or (source and _is_there(source, size, kind, folder))):
+        what = repr(source) if source else "pictures that are not named"
+        raise UserError(
+            f"{path} was trained on {what}, not to be found here. Say where they are, "
+            "or which others to take (celeba is fetched): "
+            f"python {script} {typed(run=path)} --data FOLDER"
+        )
+    count = 0 if data else trained_on["count"]
+    return prepare(source, size, count, *kind, folder), source
+
+
+def _is_there(data, size, kind, folder):
+    """Tell whether pictures, or the array made of them, can be had without asking."""
+    array = path_of(data, size, *kind, folder)
+    return data in ("celeba", "cartoons") or Path(data).exists() or array.exists()
+
+
 def pictures_of(prepared, data):
     """Return where the pictures of a Prepared array lie, a Path, and their names.
 
@@ -142,7 +169,10 @@ def pictures_of(prepared, data):
     if data == "cartoons" or source.suffix.lower() in numpy_files.ENDINGS:
         raise UserError(f"The pictures of {data} have no names. A folder or .zip has.")
     if not source.exists():
-        raise UserError(f"{source} is gone: what each picture shows goes by its name.")
+        raise UserError(
+            f"{source} is gone, and what a picture shows goes by its name. Put it "
+            "back, or take others: --data FOLDER"
+        )
     is_same = sources.fingerprint(source) == prepared.facts["fingerprint"]
     found = sources.list_pictures(source)
     if is_same and prepared.facts["skipped"]:

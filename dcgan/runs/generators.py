@@ -282,6 +282,11 @@ def find(path, which):
     return folder, {NAMES[key]: key for key in NAMES}.get(stem, stem)
 
 
+def named(path, which):
+    """Return the options that name a generator: --run, and --which if need be."""
+    return typed(run=path, **({} if which == "best" else {"which": which}))
+
+
 def newest_run(folder):
     """Return the run in `folder` whose generator was saved last, or None."""
     saved = Path(folder).glob(f"*/{NAMES['best']}*{ENDS[0]}")
