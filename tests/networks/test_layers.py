@@ -6,10 +6,11 @@ import pytest
 from dcgan.networks import layers as ours
 from dcgan.networks.backend import keras, ops
 from dcgan.networks.losses import gradients
+from tests.processor import needs_bfloat16
 
 # Grid, channels in and out, kernel, stride and padding: all kinds that models.py has
 SHAPES = [
-    (4, 6, 3, 4, 2, "same"),  # folded
+    (4, 10, 9, 4, 2, "same"),  # by corners on TensorFlow
     (8, 6, 3, 4, 2, "same"),  # by sub-pixels
     (7, 3, 5, 4, 2, "same"),  # no convolution of ours halves it
     (4, 3, 2, 4, 1, "valid"),
@@ -68,6 +69,22 @@ def test_a_penalty_on_gradients_has_the_gradients_of_keras(pairs, name):
         return gradients(of, layer.kernel.value)
 
     assert_close(steepness(our), steepness(theirs))
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("size", [4, 8, 14])
+def test_in_bfloat16_the_kernel_gradient_is_that_of_keras_to_its_digits(size):
+    random = np.random.default_rng(1)
+    x = random.normal(size=(3, size, size, 6)).astype("float32")
+    kernel = random.normal(size=(4, 4, 6, 5)) / 10
+    found = []
+    for home, dtype in ((ours, "mixed_bfloat16"), (keras.layers, "float32")):
+        layer = home.Conv2D(5, 4, 2, "same", use_bias=False, dtype=dtype)
+        layer.build(x.shape)
+        layer.set_weights([kernel])
+        found.append(gradients(of_kernel(layer, x), layer.kernel.value))
+    ours_found, exact = map(ops.convert_to_numpy, found)
+    assert np.abs(ours_found - exact).max() < 0.02 * np.abs(exact).max()
 
 
 @pytest.mark.every_backend

@@ -1,7 +1,6 @@
 """Many iterations as one call are the same as many calls of train_on_batch."""
 
 import gc
-import os
 from pathlib import Path
 
 import keras
@@ -11,6 +10,7 @@ import pytest
 import models
 import train
 from dcgan.training import compiled
+from tests.processor import needs_bfloat16
 
 BATCH = 4
 NARROW = 0.05
@@ -186,10 +186,7 @@ def test_mirrored_faces_are_mirrored_inside_the_call():
 
 
 @pytest.mark.every_backend
-@pytest.mark.skipif(
-    "ONEDNN_MAX_CPU_ISA" in os.environ,
-    reason="TensorFlow asks the processor, not oneDNN, for bfloat16, and aborts",
-)
+@needs_bfloat16
 def test_in_bfloat16_the_last_layers_and_the_losses_stay_float32():
     gan = build("bfloat16")
     for model in (gan.generator, gan.discriminator):
