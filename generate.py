@@ -29,6 +29,7 @@ WHICH = "best"  # the epoch: "best" by its score, "last", or one that was kept, 
 COUNT = 10  # [1..100000] faces to draw
 SEED = 5  # [0..] the same seed draws the same faces
 FACES = ""  # these of SEED's, by their numbers from 1 on, "3,17,40"; empty: COUNT
+PICK = 0  # [0..100] draw so many for each face, and take the most real; 0: all as drawn
 
 # How to show them
 OUT = "faces.png"  # the picture or film to write; empty: none, for single faces alone
@@ -62,6 +63,7 @@ LARGEST = 10**9
 
 # What is drawn in place of a sheet, and the options that do not go with it
 APART = {
+    "PICK": "FACES EXPORT HISTORY BETWEEN MEAN MINUS PLUS",
     "EXPORT": "HISTORY WALK FACES SHOW_SEEDS SINGLES BETWEEN MEAN MINUS PLUS DIRECTION",
     "HISTORY": "WALK SINGLES FACES SHOW_SEEDS BETWEEN MEAN MINUS PLUS DIRECTION",
     "WALK": "SINGLES SHOW_SEEDS BETWEEN MEAN MINUS PLUS DIRECTION",
@@ -90,21 +92,22 @@ def main(argv=None):
         print(written)
         return
     scale = SCALE or max(1, round(128 / facts["image_size"]))
+    numbers = picked(generator, folder) if PICK else chosen()
     if WALK:
-        save_film(walk_frames(generator, scale), 1 / FPS)
+        save_film(walk_frames(generator, numbers, scale), 1 / FPS)
     elif BETWEEN:
         save_rows_between(generator, scale)
     elif MEAN:
         save_sum(generator, scale)
     elif DIRECTION:
-        save_rows_along(way, generator, scale)
+        save_rows_along(way, generator, numbers, scale)
         if way.generator != facts["sha256"]:
             print(
                 "The directions are those of another generator, of this run maybe. "
                 f"Learn this one's: python directions.py {named(path, WHICH)}"
             )
     else:
-        save_faces(generator, scale)
+        save_faces(generator, numbers, scale)
 
 
 def check_options():
@@ -128,6 +131,11 @@ def check_options():
             raise UserError(
                 f"{one} and {other} do not go together: set one of them alone."
             )
+    if PICK * (WALK or COUNT) > latent.FACES:
+        raise UserError(
+            f"{typed(count=WALK or COUNT, pick=PICK)} is more than the "
+            f"{latent.FACES:,} faces that a seed has. Take fewer."
+        )
     check_faces()
 
 
@@ -170,24 +178,34 @@ def noise_of(numbers):
     return of_all[np.array(numbers) - 1]
 
 
-def sheet_noise():
-    """Return the noise (n, LATENT) float32 of the faces to draw."""
-    return noise_of(chosen())
+def picked(generator, folder):
+    """Return the numbers of COUNT or WALK faces, of PICK each the one most real to the
+    discriminator in the folder (Azadi et al. 2019, "Discriminator rejection sampling").
+    """
+    discriminator = models.load_discriminator(folder)
+    numbers = np.arange(1, len(chosen()) * PICK + 1)
+    scores = [
+        models.judge(discriminator, models.draw(generator, noise_of(numbers[part])))
+        for part in np.array_split(np.arange(len(numbers)), -(-len(numbers) // 1000))
+    ]
+    best = np.concatenate(scores).reshape(-1, PICK).argmax(1)
+    return numbers.reshape(-1, PICK)[np.arange(len(best)), best].tolist()
 
 
-def save_faces(generator, scale):
-    """Draw the faces, and write them as OUT and into SINGLES."""
-    numbers, size = chosen(), generator.output_shape[1]
+def save_faces(generator, numbers, scale):
+    """Draw the faces of these numbers, and write them as OUT and into SINGLES."""
+    size = generator.output_shape[1]
     if OUT:
         check_pixels(len(numbers), scale, generator)
-    faces = models.draw(generator, sheet_noise())
+    faces = models.draw(generator, noise_of(numbers))
     if OUT:
         words = [str(number) if SHOW_SEEDS else "" for number in numbers]
         save_picture(labels.sheet(faces, words, COLUMNS, scale))
     if SINGLES:
         save_singles(faces, numbers)
     places = " and, each by itself, in ".join(filter(None, (OUT, SINGLES)))
-    print(f"{len(numbers)} faces of {size} x {size} are in {places}.")
+    best = f", each the most real of {PICK}" if PICK else ""
+    print(f"{len(numbers)} faces of {size} x {size} are in {places}{best}.")
 
 
 def save_rows_between(generator, scale):
@@ -205,9 +223,8 @@ def save_rows_between(generator, scale):
     print(f"{OUT} shows the way from face to face: {BETWEEN}.")
 
 
-def save_rows_along(way, generator, scale):
+def save_rows_along(way, generator, numbers, scale):
     """Write a row for each face, in its middle, moved along a Direction."""
-    numbers = chosen()
     check_pixels(len(numbers) * STEPS, scale, generator)
     moved = latent.along(
         noise_of(numbers), way.vector, np.linspace(-REACH, REACH, STEPS)
@@ -250,9 +267,9 @@ def sum_noise(groups):
     return latent.sum_of(noise_of([*weights]), [*weights.values()])
 
 
-def walk_frames(generator, scale):
-    """Yield the images of a closed walk through the faces."""
-    way = latent.walk(sheet_noise(), max(1, round(FPS * (SECONDS or WALK))))
+def walk_frames(generator, numbers, scale):
+    """Yield the images of a closed walk through the faces of these numbers."""
+    way = latent.walk(noise_of(numbers), max(1, round(FPS * (SECONDS or WALK))))
     for first in range(0, len(way), 64):
         for face in models.draw(generator, way[first : first + 64]):
             yield grid(face[None], 1, scale)

@@ -203,7 +203,7 @@ def load_generator(run, which="best"):
 
 def _load_average(checkpoint):
     """Return the averaged generator in a checkpoint, and what is told of it."""
-    arrays, facts = checkpoints.read_average(checkpoint)
+    arrays, facts = checkpoints.read_network(checkpoint)
     shape = {name: facts[name] for name in generators.SHAPED_BY}
     try:
         generator = build_generator(**shape)
@@ -214,6 +214,55 @@ def _load_average(checkpoint):
             f"{checkpoint} does not hold a generator as its run's constants.json tells."
         ) from error
     return generator, facts
+
+
+def load_discriminator(run):
+    """Return the discriminator that learned beside a run's generator, a Keras model.
+
+    The one in a folder of weights, or that of the newest checkpoint of a run. Raises
+    UserError if there is none, or if it is damaged.
+    """
+    there = checkpoints.paths(run)
+    if there:
+        arrays, facts = checkpoints.read_network(there[-1], "discriminator")
+        file = there[-1]
+    elif generators.paths(run, "discriminator")[0].is_file():
+        file, facts = generators.read(run, "discriminator")
+    else:
+        raise UserError(
+            f"{run} has no discriminator: neither a checkpoint nor "
+            f"{generators.paths(run, 'discriminator')[0].name}."
+        )
+    recipe = Recipe(
+        d_norm=facts.get("constants", {}).get("D_NORM", "batch"),
+        **{name: facts[name] for name in ("width", "channels") if name in facts},
+    )
+    network, size = facts["network"], facts["image_size"]
+    discriminator = build_discriminator(network, size, recipe)
+    try:
+        if there:
+            discriminator.set_weights(arrays)
+        else:
+            generators.fill(discriminator, file)
+    except Exception as error:  # other shapes raise nearly anything
+        raise UserError(
+            f"{file} does not hold a {network} discriminator of {size} x {size} faces, "
+            "as it says."
+        ) from error
+    return discriminator
+
+
+def judge(discriminator, faces):
+    """Map faces (n, S, S, C) uint8 to logits (n,) float32: how real each of them is.
+
+    With the batch norm's own statistics, so that a face is judged by itself.
+    """
+    logit = _logit(discriminator)
+    parts = [
+        ops.convert_to_numpy(logit(faces[first : first + 256] / np.float32(127.5) - 1))
+        for first in range(0, len(faces), 256)
+    ]
+    return np.concatenate(parts)[:, 0]
 
 
 def build_discriminator(network, image_size, recipe=PLAIN):

@@ -51,8 +51,8 @@ def pixels(path="faces.png"):
         return np.asarray(image)
 
 
-def faces_of(generator):
-    return models.draw(generator, generate.sheet_noise())
+def faces_of(generator, numbers=None):
+    return models.draw(generator, generate.noise_of(numbers or generate.chosen()))
 
 
 def test_ten_different_faces_come_from_the_newest_run(generator, capsys):
@@ -130,6 +130,56 @@ def test_the_file_of_a_generator_may_be_given_in_place_of_its_folder(generator, 
         drawn[file] = pixels()
     assert (drawn["generator"] != drawn["generator-last"]).any()
     assert (drawn["generator-last"] == drawn["mine"]).all()
+
+
+@pytest.mark.parametrize("shipped", [False, True])
+def test_of_several_faces_the_most_real_to_the_discriminator_is_picked(
+    tiny, capsys, shipped
+):
+    if shipped:  # as in weights/, and with no run around it
+        run = Path("weights/mine")
+        generator, facts = models.load_generator("runs/tiny")
+        learned = models.load_discriminator("runs/tiny")
+        generators.save(run, generator, facts)
+        generators.save(run, learned, facts, "discriminator")
+    else:
+        run = Path("runs/tiny")
+    generate.main([*f"--run {run} --pick 3 --count 4 --singles singles".split()])
+    assert "4 faces of 28 x 28 are in faces.png" in capsys.readouterr().out
+    arrays, _ = checkpoints.read(checkpoints.paths("runs/tiny")[-1])
+    recipe = models.Recipe(width=0.25)
+    discriminator = models.build_discriminator("dcgan", 28, recipe)
+    for number, weight in enumerate(discriminator.weights):
+        weight.assign(arrays[f"discriminator.{number:03}"])
+    drawn = faces_of(models.load_generator("runs/tiny")[0], range(1, 13))
+    real = np.asarray(discriminator(drawn / 127.5 - 1))  # P(real), by one pass
+    best = [3 * k + 1 + real[3 * k : 3 * k + 3].argmax() for k in range(4)]
+    files = sorted(Path("singles").iterdir())
+    assert [int(file.stem.removeprefix("face-")) for file in files] == best
+    for number, file in zip(best, files, strict=True):
+        assert (pixels(file) == drawn[number - 1]).all()
+
+
+def test_faces_are_picked_for_a_walk_too(tiny, monkeypatch):
+    stops = []
+    monkeypatch.setattr(latent, "walk", lambda noise, _: stops.append(noise) or noise)
+    generate.main(["--pick", "5", "--count", "2", "--singles", "singles"])
+    generate.main(["--walk", "2", "--singles", ""])
+    numbers = [int(file.stem[5:]) for file in sorted(Path("singles").iterdir())]
+    assert (stops[0] == generate.noise_of(numbers)).all()
+    assert numbers != [1, 2]
+
+
+def test_picking_where_there_is_no_discriminator_is_one_line(generator):
+    save("runs/a", generator)
+    with pytest.raises(SystemExit, match="runs/a has no discriminator: neither a"):
+        generate.main(["--pick", "2"])
+
+
+def test_a_damaged_discriminator_is_one_line(tiny):
+    flip_a_bit(checkpoints.paths("runs/tiny")[-1])
+    with pytest.raises(SystemExit, match=r"checkpoint-\d+\.npz is damaged"):
+        generate.main(["--pick", "2"])
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -494,6 +544,8 @@ def test_a_walk_passes_the_faces_that_are_named(generator):
         (["--history", "--walk", "8"], "HISTORY and WALK do not go together"),
         (["--walk", "8", "--singles", "a"], "WALK and SINGLES do not go together"),
         (["--between", "3,4", "--steps", "99", "--scale", "400"], "at most 16"),
+        (["--pick", "2", "--faces", "3"], "PICK and FACES do not go together"),
+        (["--pick", "11", "--count", "10000"], "more than the 100,000 faces"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(generator, capsys, given, message):

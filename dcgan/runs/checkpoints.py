@@ -177,11 +177,12 @@ def read(path):
     return read, progress
 
 
-def read_average(path):
-    """Return the averaged generator in a checkpoint: its arrays, and facts of it.
+def read_network(path, name="average"):
+    """Return a network in a checkpoint: its arrays, and facts of its generator.
 
-    The facts are those of generators.read() that its run's constants.json knows. Raises
-    UserError if that is not beside it, or the checkpoint is damaged.
+    name: "average", of the generator, or "discriminator". The facts are those of
+    generators.read() that its run's constants.json knows. Raises UserError if that is
+    not beside it, or the checkpoint is damaged.
     """
     if not path.exists() or not (path.parent / folder.CONSTANTS).is_file():
         lacks = f"its run's {folder.CONSTANTS} is not beside it"
@@ -193,7 +194,7 @@ def read_average(path):
     try:
         arrays, progress = read(path)
         checksum = sha256(path if path.is_file() else path / "weights.npz")
-        names = sorted(name for name in arrays if name.startswith("average."))
+        names = sorted(each for each in arrays if each.startswith(f"{name}."))
         facts = {
             **{name: constants[name.upper()] for name in generators.SHAPED_BY},
             **{"epochs": progress["epoch"] - 1, "averaged": True, "sha256": checksum},
