@@ -64,7 +64,7 @@ LABEL_FLIPPING = 0.0  # [0.0..0.5] share of D's labels that are swapped, real fo
 
 # How to compute
 STEPS_PER_CALL = 0  # [0..9999] iterations in one compiled call; 0: 32 on a GPU, else 4
-PRECISION = "auto"  # {auto, float32, bfloat16} auto: bfloat16 on GPUs made for it
+PRECISION = "auto"  # {auto, float32, bfloat16} auto: bfloat16 where it is in hardware
 DEVICES = "all"  # {all, one} several GPUs need KERAS_BACKEND=jax
 
 # What a run leaves
@@ -138,7 +138,7 @@ def main(argv=None):
         score = scoring.kind_of(SCORE, run.score_before, device, DATA_FOLDER)
         begun_with = {
             "backend": models.keras.backend.backend(),
-            "precision": hardware.precision_for(PRECISION),
+            "precision": hardware.precision_for(PRECISION, run.precision_before),
             "batch_size": batch_size(),
             "count": pictures.count,
             "checksum": checksum_of(pictures),

@@ -7,9 +7,6 @@ from pathlib import Path
 
 from dcgan.runs import folder
 
-# What /proc/cpuinfo calls the instructions of a CPU that computes in bfloat16 itself
-BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
-
 
 def describe_machine():
     """Return one line: processor, cores, what else runs there, system, Python."""
@@ -30,11 +27,6 @@ def versions():
     installed = folder.versions()
     del installed["commit"]
     return ", ".join(f"{name} {version}" for name, version in installed.items())
-
-
-def cpu_has_bfloat16():
-    """Tell whether the CPU computes in bfloat16, as far as the system says."""
-    return bool(BFLOAT16 & set(_read("/proc/cpuinfo").split()))
 
 
 def memory_of(process="self"):

@@ -13,10 +13,11 @@ import sys
 import tempfile
 
 from benchmarks import contest, report
-from benchmarks.machine import cpu_has_bfloat16, describe_machine, versions
+from benchmarks.machine import describe_machine, versions
 from benchmarks.workers import BUILDERS, Missing, Spec
 from dcgan.common.console import UserError, run
 from dcgan.common.options import options
+from dcgan.training.hardware import cpu_has_bfloat16
 
 # What to measure
 SECTIONS = "all"  # all, or some of overhead,rates,sweep,memory

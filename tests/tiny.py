@@ -22,6 +22,7 @@ TINY = {
     "EPOCH_END_SHARE": 1.0,
     "STEPS_PER_CALL": 5,  # an epoch
     "SCORE": "mmd",  # on any machine
+    "PRECISION": "float32",  # likewise
     "RUN": "runs/tiny",
 }
 

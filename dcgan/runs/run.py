@@ -68,6 +68,11 @@ class Run:
             return self.origin.begun_with.get("score")
         return self.before and self.before["begun_with"].get("score")
 
+    @property
+    def precision_before(self):
+        """What the run computed in so far; None: a new one."""
+        return self.before and self.before["begun_with"]["precision"]
+
     def check(self, begun_with):
         """Raise UserError if the run was begun with something else, a dict of facts."""
         folder.compare(

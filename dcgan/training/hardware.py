@@ -12,6 +12,11 @@ from dcgan.common.console import UserError, quiet_stderr
 from dcgan.networks.backend import keras
 from dcgan.training import cards
 
+# What /proc/cpuinfo calls the instructions of a CPU that computes in bfloat16 itself,
+# and the variables that keep TensorFlow from using them
+BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+LIMITS = {"ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"}
+
 
 def describe_device():
     """Return one line: the GPU's name and memory, or the CPU and why no GPU is used.
@@ -67,12 +72,30 @@ def keep_compiled():
         jax.config.update("jax_compilation_cache_dir", str(kept))
 
 
-def precision_for(wanted):
-    """Return "float32" or "bfloat16"; "auto" is bfloat16 on GPUs made for it."""
+def precision_for(wanted, before=None):
+    """Return "float32" or "bfloat16".
+
+    "auto" is what a run to be continued had, `before`; in a new one it is bfloat16 on
+    GPUs made for it and, by TensorFlow, on such CPUs: JAX is slower by it there.
+    """
     if wanted != "auto":
         return wanted
     with quiet_stderr():
-        return "bfloat16" if has_gpu() and _has_bfloat16() else "float32"
+        if has_gpu():
+            made_for_it = _has_bfloat16()
+        else:
+            is_tensorflow = keras.backend.backend() == "tensorflow"
+            made_for_it = is_tensorflow and cpu_has_bfloat16()
+    return before or ("bfloat16" if made_for_it else "float32")
+
+
+def cpu_has_bfloat16():
+    """Tell whether the CPU computes in bfloat16, as far as the system says."""
+    try:
+        words = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:  # not on Linux
+        return False
+    return bool(BFLOAT16 & set(words)) and not LIMITS & set(os.environ)
 
 
 def describe_backend():

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks import contest, machine, on_keras, report, training
+from benchmarks import contest, on_keras, report, training
 from benchmarks.workers import BUILDERS, Missing, Spec, Worker
 from dcgan.common.console import UserError
 from dcgan.common.options import current
@@ -149,21 +149,6 @@ def test_a_wrong_choice_names_those_that_there_are(monkeypatch, option, value):
     monkeypatch.setattr(training, option, value)
     with pytest.raises(UserError, match=f"{value}: there are .*,.*; or all"):
         training.main([])
-
-
-@pytest.mark.parametrize(
-    ("flags", "has"),
-    [
-        ("flags : fpu avx2 avx512f avx512_bf16", True),
-        ("flags : fpu amx_bf16 amx_tile", True),
-        ("Features : fp asimd bf16", True),
-        ("flags : fpu avx2 avx512f", False),
-        ("", False),
-    ],
-)
-def test_a_cpu_with_instructions_for_bfloat16_is_known_by_them(monkeypatch, flags, has):
-    monkeypatch.setattr(machine, "_read", {"/proc/cpuinfo": flags}.get)
-    assert machine.cpu_has_bfloat16() == has
 
 
 def test_the_results_tell_the_commands_and_the_machine():

@@ -53,6 +53,29 @@ def test_the_refusal_comes_with_the_first_look_at_the_card(monkeypatch):
         hardware._found.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("flags", "has"),
+    [
+        ("flags : fpu avx2 avx512f avx512_bf16", True),
+        ("flags : fpu amx_bf16 amx_tile", True),
+        ("Features : fp asimd bf16", True),
+        ("flags : fpu avx2 avx512f", False),
+        ("", False),
+    ],
+)
+def test_a_cpu_with_instructions_for_bfloat16_is_known_by_them(monkeypatch, flags, has):
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: flags)
+    for name in hardware.LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    assert hardware.cpu_has_bfloat16() == has
+    if keras.backend.backend() == "tensorflow" and not hardware.has_gpu():
+        assert hardware.precision_for("auto") == ("bfloat16" if has else "float32")
+        assert hardware.precision_for("auto", "float32") == "float32"
+        assert hardware.precision_for("auto", "bfloat16") == "bfloat16"
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert not hardware.cpu_has_bfloat16()
+
+
 @pytest.mark.devices
 @pytest.mark.parametrize(
     ("platform", "why"),
