@@ -92,7 +92,10 @@ def main(argv=None):
         print(written)
         return
     scale = SCALE or max(1, round(128 / facts["image_size"]))
-    numbers = picked(generator, folder) if PICK else chosen()
+    numbers = chosen()
+    if PICK:
+        judge = models.load_discriminator(folder, which, facts["epochs"])
+        numbers = picked(generator, judge)
     if WALK:
         save_film(walk_frames(generator, numbers, scale), 1 / FPS)
     elif BETWEEN:
@@ -178,11 +181,10 @@ def noise_of(numbers):
     return of_all[np.array(numbers) - 1]
 
 
-def picked(generator, folder):
+def picked(generator, discriminator):
     """Return the numbers of COUNT or WALK faces, of PICK each the one most real to the
-    discriminator in the folder (Azadi et al. 2019, "Discriminator rejection sampling").
+    discriminator (after Azadi et al. 2019, "Discriminator rejection sampling").
     """
-    discriminator = models.load_discriminator(folder)
     numbers = np.arange(1, len(chosen()) * PICK + 1)
     scores = [
         models.judge(discriminator, models.draw(generator, noise_of(numbers[part])))

@@ -216,16 +216,20 @@ def _load_average(checkpoint):
     return generator, facts
 
 
-def load_discriminator(run):
+def load_discriminator(run, which="best", epochs=None):
     """Return the discriminator that learned beside a run's generator, a Keras model.
 
-    The one in a folder of weights, or that of the newest checkpoint of a run. Raises
-    UserError if there is none, or if it is damaged.
+    The one in a folder of weights; or that of a run's checkpoint, the one that `which`
+    names, that after so many epochs, or the newest. Raises UserError if there is none,
+    or if it is damaged.
     """
     there = checkpoints.paths(run)
     if there:
-        arrays, facts = checkpoints.read_network(there[-1], "discriminator")
-        file = there[-1]
+        file = Path(run, which)
+        if not CHECKPOINT.fullmatch(which):
+            ends = {checkpoints.ended_epoch(path): path for path in there}
+            file = ends.get(epochs, there[-1])
+        arrays, facts = checkpoints.read_network(file, "discriminator")
     elif generators.paths(run, "discriminator")[0].is_file():
         file, facts = generators.read(run, "discriminator")
     else:

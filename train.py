@@ -135,10 +135,11 @@ def main(argv=None):
         run = open_run(run_folder(), constants, FROM, device)
         pictures = prepare(DATA, IMAGE_SIZE, IMAGES, FIT, CHANNELS, DATA_FOLDER)
         check_enough(pictures.count, batch_size(), DATA, D_STEPS)
-        score = scoring.kind_of(SCORE, run.score_before, device, DATA_FOLDER)
+        score = scoring.kind_of(SCORE, run.had("score"), device, DATA_FOLDER)
+        precision = hardware.precision_for(PRECISION, run.had("precision"))
         begun_with = {
             "backend": models.keras.backend.backend(),
-            "precision": hardware.precision_for(PRECISION, run.precision_before),
+            "precision": device.from_first(precision),
             "batch_size": batch_size(),
             "count": pictures.count,
             "checksum": checksum_of(pictures),

@@ -176,10 +176,26 @@ def test_picking_where_there_is_no_discriminator_is_one_line(generator):
         generate.main(["--pick", "2"])
 
 
-def test_a_damaged_discriminator_is_one_line(tiny):
-    flip_a_bit(checkpoints.paths("runs/tiny")[-1])
-    with pytest.raises(SystemExit, match=r"checkpoint-\d+\.npz is damaged"):
+def test_the_discriminator_is_that_of_the_generators_epoch_if_it_was_kept(tiny):
+    older, newest = checkpoints.paths("runs/tiny")
+    for path, which, epochs in (
+        (older, older.name, 1),
+        (older, "best", 1),
+        (newest, "best", 2),
+        (newest, "best", 7),
+    ):
+        found = models.load_discriminator("runs/tiny", which, epochs)
+        arrays, _ = checkpoints.read(path)
+        for number, weight in enumerate(found.get_weights()):
+            assert (weight == arrays[f"discriminator.{number:03}"]).all()
+
+
+def test_a_damaged_discriminator_is_one_line_and_an_older_one_picks(tiny):
+    older, newest = checkpoints.paths("runs/tiny")
+    flip_a_bit(newest)
+    with pytest.raises(SystemExit, match=rf"{newest.name} is damaged .* an older one"):
         generate.main(["--pick", "2"])
+    generate.main(["--run", str(older), "--pick", "2"])
 
 
 @pytest.mark.parametrize("old", [False, True])

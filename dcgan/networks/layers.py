@@ -63,8 +63,10 @@ class BatchNormalization(layers.BatchNormalization):
     """
 
     def call(self, inputs, training=None, mask=None):
-        fused = keras.backend.backend() == "tensorflow" and on_cpu()
-        if not (fused and training and len(inputs.shape) == 4):
+        is_usual = self.center and self.scale and self.axis in (-1, 3) and mask is None
+        fused = is_usual and keras.backend.backend() == "tensorflow" and on_cpu()
+        fused = fused and self.compute_dtype in ("float32", "bfloat16")
+        if not (fused and training and self.trainable and len(inputs.shape) == 4):
             return super().call(inputs, training, mask)
         import tensorflow as tf
 

@@ -61,17 +61,11 @@ class Run:
             name: it for name, it in self.constants.items() if name not in folder.OWN
         }
 
-    @property
-    def score_before(self):
-        """What the run was scored by so far, or the one it goes on from; or None."""
+    def had(self, name):
+        """Return what the run, or the one it goes on from, was begun with; or None."""
         if self.origin:
-            return self.origin.begun_with.get("score")
-        return self.before and self.before["begun_with"].get("score")
-
-    @property
-    def precision_before(self):
-        """What the run computed in so far; None: a new one."""
-        return self.before and self.before["begun_with"]["precision"]
+            return self.origin.begun_with.get(name)
+        return self.before and self.before["begun_with"].get(name)
 
     def check(self, begun_with):
         """Raise UserError if the run was begun with something else, a dict of facts."""

@@ -9,13 +9,14 @@ from pathlib import Path
 from textwrap import shorten
 
 from dcgan.common.console import UserError, quiet_stderr
+from dcgan.common.options import typed
 from dcgan.networks.backend import keras
 from dcgan.training import cards
 
 # What /proc/cpuinfo calls the instructions of a CPU that computes in bfloat16 itself,
-# and the variables that keep TensorFlow from using them
+# and the variables under which TensorFlow, which uses them, may not
 BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
-LIMITS = {"ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"}
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 
 def describe_device():
@@ -76,17 +77,24 @@ def precision_for(wanted, before=None):
     """Return "float32" or "bfloat16".
 
     "auto" is what a run to be continued had, `before`; in a new one it is bfloat16 on
-    GPUs made for it and, by TensorFlow, on such CPUs: JAX is slower by it there.
+    GPUs made for it and, by TensorFlow, on such CPUs: JAX is slower by it there. Raises
+    UserError where TensorFlow would crash in it.
     """
-    if wanted != "auto":
-        return wanted
     with quiet_stderr():
-        if has_gpu():
-            made_for_it = _has_bfloat16()
-        else:
-            is_tensorflow = keras.backend.backend() == "tensorflow"
-            made_for_it = is_tensorflow and cpu_has_bfloat16()
-    return before or ("bfloat16" if made_for_it else "float32")
+        on_cpu = keras.backend.backend() == "tensorflow" and not has_gpu()
+        limits = [name for name in LIMITS if on_cpu and name in os.environ]
+        if wanted == "auto" and before:
+            wanted = before
+        elif wanted == "auto":
+            fast = on_cpu and cpu_has_bfloat16() and not limits
+            fast = fast or (has_gpu() and _has_bfloat16())
+            wanted = "bfloat16" if fast else "float32"
+    if wanted == "bfloat16" and limits and cpu_has_bfloat16():
+        raise UserError(
+            f"TensorFlow cannot compute in bfloat16 under {limits[0]}. Unset that, or "
+            f"start another run with {typed(precision='float32')}"
+        )
+    return wanted
 
 
 def cpu_has_bfloat16():
@@ -95,7 +103,7 @@ def cpu_has_bfloat16():
         words = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     except OSError:  # not on Linux
         return False
-    return bool(BFLOAT16 & set(words)) and not LIMITS & set(os.environ)
+    return bool(BFLOAT16 & set(words))
 
 
 def describe_backend():

@@ -110,6 +110,17 @@ def test_batch_norm_is_that_of_keras():
     assert np.isfinite(ops.convert_to_numpy(layers[0](same, training=True))).all()
 
 
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [({"trainable": False}, 5), ({"axis": 1}, 3), ({"scale": False}, 5)],
+)
+def test_batch_norm_of_another_kind_is_that_of_keras_too(options, size):
+    x = np.random.default_rng(1).normal(0.5, 2, (8, size, size, 3)).astype("float32")
+    both = [home.BatchNormalization(**options) for home in (ours, keras.layers)]
+    assert_close(*(layer(x, training=True) for layer in both))
+    assert_close(*(layer.moving_mean.value + 1 for layer in both))
+
+
 def weighted(layer):
     """The sum of a layer's outputs, each times another number, as (n, 1)."""
 

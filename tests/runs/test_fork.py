@@ -212,7 +212,8 @@ def test_the_same_command_continues_it(built):
     for origin in ("runs/tiny", ""):
         again = Run("runs/new", {**constants, "FROM": origin}, origin)
         assert again.before["changes"][0]["from"] == "runs/tiny"
-        assert again.score_before == "mmd"
+        assert again.had("score") == "mmd"
+        assert again.had("precision") == "float32"
     other = {**constants, "FROM": "runs/other"}
     with pytest.raises(SystemExit, match="FROM was 'runs/tiny' and is 'runs/other'"):
         Run("runs/new", other, "runs/other")

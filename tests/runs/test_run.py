@@ -101,7 +101,7 @@ def begun(here, begun_once):
 
 def test_a_new_run_writes_what_it_began_with_and_holds_its_folder(gan):
     run = open_again()
-    assert run.score_before is None
+    assert run.had("score") is None
     with begin(run, gan):
         written = constants_of("runs/a")
         assert written["constants"] == CONSTANTS
@@ -111,7 +111,7 @@ def test_a_new_run_writes_what_it_began_with_and_holds_its_folder(gan):
         assert run.load(gan) is None
         with pytest.raises(SystemExit, match="trains in runs/a"), begin(run, gan):
             pass
-    assert open_again().score_before is None  # it may begin with another score, still
+    assert open_again().had("score") is None  # it may begin with another score, still
 
 
 def test_an_epochs_end_leaves_all_there_is_to_it(gan, begun):
@@ -135,7 +135,7 @@ def test_an_epochs_end_leaves_all_there_is_to_it(gan, begun):
     shown = page.HELD.search(Path("runs/a/index.html").read_text())[2]
     assert json.loads(shown)["undecided"] == LOSSES["cross-entropy"].undecided
     run = open_again()
-    assert run.score_before == "mmd"
+    assert run.had("score") == "mmd"
     with begin(run, gan):
         assert run.load(gan) == begun.as_dict()
     assert begun.best == {"epoch": 1, "score": 0.2}
@@ -364,13 +364,13 @@ def test_in_all_but_the_first_process_nothing_is_read_or_saved(gan, begun):
     run.check(BEGUN)
     with begin(run, gan):
         assert run.load(gan) is None
-        assert run.score_before is None
+        assert run.had("score") is None
         assert not run.is_due(0)
         run.save_checkpoint(gan, begun)
         run.save_epoch({}, gan.average, begun, SHEET, "MMD")
     assert contents("runs/a") == before
     first = open_run("runs/a", CONSTANTS, "", Device())
-    assert first.score_before == "mmd"
+    assert first.had("score") == "mmd"
 
 
 def test_what_ends_a_training_is_one_line_with_what_may_help(gan, begun):

@@ -72,8 +72,11 @@ def test_a_cpu_with_instructions_for_bfloat16_is_known_by_them(monkeypatch, flag
         assert hardware.precision_for("auto") == ("bfloat16" if has else "float32")
         assert hardware.precision_for("auto", "float32") == "float32"
         assert hardware.precision_for("auto", "bfloat16") == "bfloat16"
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    assert not hardware.cpu_has_bfloat16()
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+        assert hardware.precision_for("auto") == "float32"
+        if has:  # else it is emulated
+            with pytest.raises(UserError, match="bfloat16 under ONEDNN_MAX_CPU_ISA"):
+                hardware.precision_for("auto", "bfloat16")
 
 
 @pytest.mark.devices
