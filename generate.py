@@ -94,8 +94,8 @@ def main(argv=None):
     scale = SCALE or max(1, round(128 / facts["image_size"]))
     numbers = chosen()
     if PICK:
-        judge = models.load_discriminator(folder, which, facts["epochs"])
-        numbers = picked(generator, judge)
+        learned = models.load_discriminator(folder, which, facts["epochs"])
+        numbers = picked(generator, learned)
     if WALK:
         save_film(walk_frames(generator, numbers, scale), 1 / FPS)
     elif BETWEEN:

@@ -207,8 +207,7 @@ def _load_average(checkpoint):
     shape = {name: facts[name] for name in generators.SHAPED_BY}
     try:
         generator = build_generator(**shape)
-        for variable, array in zip(generator.variables, arrays, strict=True):
-            variable.assign(array)
+        _assign(generator, arrays)
     except Exception as error:  # other shapes raise nearly anything
         raise UserError(
             f"{checkpoint} does not hold a generator as its run's constants.json tells."
@@ -245,7 +244,7 @@ def load_discriminator(run, which="best", epochs=None):
     discriminator = build_discriminator(network, size, recipe)
     try:
         if there:
-            discriminator.set_weights(arrays)
+            _assign(discriminator, arrays)
         else:
             generators.fill(discriminator, file)
     except Exception as error:  # other shapes raise nearly anything
@@ -256,17 +255,9 @@ def load_discriminator(run, which="best", epochs=None):
     return discriminator
 
 
-def judge(discriminator, faces):
-    """Map faces (n, S, S, C) uint8 to logits (n,) float32: how real each of them is.
-
-    With the batch norm's own statistics, so that a face is judged by itself.
-    """
-    logit = _logit(discriminator)
-    parts = [
-        ops.convert_to_numpy(logit(faces[first : first + 256] / np.float32(127.5) - 1))
-        for first in range(0, len(faces), 256)
-    ]
-    return np.concatenate(parts)[:, 0]
+def _assign(network, arrays):
+    for variable, array in zip(network.variables, arrays, strict=True):
+        variable.assign(array)
 
 
 def build_discriminator(network, image_size, recipe=PLAIN):
@@ -383,11 +374,31 @@ def draw(generator, noise):
     """Map noise (n, LATENT) to faces (n, S, S, 3) uint8, as a finished generator does:
     with its batch norm's own statistics, so that a face does not depend on the others.
     """
-    # In parts, of fewer faces where these are larger than 64 pixels
-    count = max(1, 256 * 64**2 // max(64, generator.output_shape[1]) ** 2)
+    size = generator.output_shape[1]
+    return _in_parts(lambda n: to_pixels(generator(n, training=False)), noise, size)
+
+
+def judge(discriminator, faces):
+    """Map faces (n, S, S, C) uint8 to logits (n,) float32: how real each of them is.
+
+    With the batch norm's own statistics, so that a face is judged by itself.
+    """
+    logit, size = _logit(discriminator), faces.shape[1]
+
+    def of_part(pixels):
+        scaled = pixels / np.float32(127.5) - 1
+        return ops.convert_to_numpy(logit(scaled, training=False))[:, 0]
+
+    return _in_parts(of_part, faces, size)
+
+
+def _in_parts(function, rows, image_size):
+    """Join function(part) of all parts of rows (n, ...), which are of fewer faces
+    where these are larger than 64 pixels.
+    """
+    count = max(1, 256 * 64**2 // max(64, image_size) ** 2)
     parts = [
-        to_pixels(generator(noise[first : first + count], training=False))
-        for first in range(0, len(noise), count)
+        function(rows[first : first + count]) for first in range(0, len(rows), count)
     ]
     return np.concatenate(parts)
 

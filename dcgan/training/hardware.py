@@ -81,17 +81,16 @@ def precision_for(wanted, before=None):
     UserError where TensorFlow would crash in it.
     """
     with quiet_stderr():
-        on_cpu = keras.backend.backend() == "tensorflow" and not has_gpu()
-        limits = [name for name in LIMITS if on_cpu and name in os.environ]
-        if wanted == "auto" and before:
-            wanted = before
-        elif wanted == "auto":
-            fast = on_cpu and cpu_has_bfloat16() and not limits
-            fast = fast or (has_gpu() and _has_bfloat16())
-            wanted = "bfloat16" if fast else "float32"
-    if wanted == "bfloat16" and limits and cpu_has_bfloat16():
+        is_gpu, limit = has_gpu(), None
+        made_for_it = is_gpu and _has_bfloat16()
+    if not is_gpu and keras.backend.backend() == "tensorflow" and cpu_has_bfloat16():
+        limit = next((name for name in LIMITS if name in os.environ), None)
+        made_for_it = not limit
+    if wanted == "auto":
+        wanted = before or ("bfloat16" if made_for_it else "float32")
+    if wanted == "bfloat16" and limit:
         raise UserError(
-            f"TensorFlow cannot compute in bfloat16 under {limits[0]}. Unset that, or "
+            f"TensorFlow cannot compute in bfloat16 under {limit}. Unset that, or "
             f"start another run with {typed(precision='float32')}"
         )
     return wanted
