@@ -205,6 +205,13 @@ def test_the_best_generator_so_far_comes_along_unless_another_score_asks(built):
     assert list(log_of("runs/kid")[0]) == wanted
 
 
+@pytest.mark.usefixtures("built")
+def test_what_auto_came_to_in_the_origin_is_what_it_comes_to_here():
+    constants = {**current(train), "FROM": "runs/tiny", "EPOCHS": 9}
+    new = Run("runs/new", constants, "runs/tiny")
+    assert (new.had("score"), new.had("precision")) == ("mmd", "float32")
+
+
 def test_the_same_command_continues_it(built):
     fork_off(built, LOSS="hinge")
     shutil.rmtree(ORIGIN)  # it is not needed any more
