@@ -20,7 +20,7 @@ from dcgan.networks.losses import LOSSES, check_recipe
 from dcgan.runs.checkpoints import finite_arrays
 from dcgan.runs.run import open_run
 from dcgan.training import alarms, compiled, devices, hardware, scoring
-from dcgan.training.batches import Batches
+from dcgan.training.batches import Batches, filling
 from dcgan.training.beside import Beside
 from dcgan.training.chance import Chance, noise
 from dcgan.training.progress import EpochBar, Progress
@@ -63,7 +63,7 @@ LABEL_SMOOTHING = 0.0  # [0.0..0.5] D's label for real faces is 1 minus this
 LABEL_FLIPPING = 0.0  # [0.0..0.5] share of D's labels that are swapped, real for fake
 
 # How to compute
-STEPS_PER_CALL = 0  # [0..9999] iterations in one compiled call; 0: 32 on a GPU, else 4
+STEPS_PER_CALL = 0  # [0..9999] iterations in one call; 0: 32 or more on a GPU, else 4
 PRECISION = "auto"  # {auto, float32, bfloat16} auto: bfloat16 where it is in hardware
 DEVICES = "all"  # {all, one} several GPUs need KERAS_BACKEND=jax
 
@@ -164,8 +164,9 @@ def train(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
         return
     if progress.iterations:
         print(run.continuing(progress))
-    batches = Batches(faces, chance(), schedules(), steps_per_call(), device)
-    calls = compiled.Calls(gan, five_steps, device, steps_per_call(), batches.held)
+    steps = steps_per_call(len(faces) // (batch_size() * D_STEPS))
+    batches = Batches(faces, chance(), schedules(), steps, device)
+    calls = compiled.Calls(gan, five_steps, device, steps, batches.held)
     score = begun_with["score"]
     scorer = scoring.Scorer(score, faces, SCORE_SAMPLES, SEED, device, DATA_FOLDER)
     beside = Beside(device.count == 1 and not STOP_ON_COLLAPSE)
@@ -238,9 +239,12 @@ def batch_size():
     return BATCH_SIZE or (64 if IMAGE_SIZE > 64 else 32)
 
 
-def steps_per_call():
-    """Return how many iterations one compiled call makes; Ctrl-C waits for a call."""
-    return STEPS_PER_CALL or (32 if hardware.has_gpu() else 4)
+def steps_per_call(iterations=0):
+    """Return how many iterations one compiled call makes; Ctrl-C waits for a call.
+
+    iterations: of an epoch, which calls should fill.
+    """
+    return STEPS_PER_CALL or (filling(iterations, 32) if hardware.has_gpu() else 4)
 
 
 def run_folder():

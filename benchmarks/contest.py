@@ -24,18 +24,21 @@ class Result(NamedTuple):
     epoch_end: float = 0.0  # seconds that train.py takes between two epochs
 
 
-def compete(specs, rounds, epoch_ends=False):
+def compete(specs, rounds, epoch_ends=False, at_once=False):
     """Let the contestants {name: Spec} take turns for so many rounds.
 
     Returns {name: Result} and {name: reason} of those that cannot run here. With
-    `epoch_ends`, what train.py does at the end of an epoch is timed too. Says on stderr
-    who is at work.
+    `epoch_ends`, what train.py does at the end of an epoch is timed too. at_once: all
+    compile together first. Says on stderr who is at work.
     """
     with contextlib.ExitStack() as stack:
         field = _Field(stack)
-        # All start at once, and warm up one after the other, as they will work
+        # All start at once. On a CPU they warm up one after the other, as they will
+        # work; where there is a GPU most of it is compiling, and that on the CPU
         for name, spec in specs.items():
             field.start(name, spec)
+        if at_once:
+            field.ask_all("all of them: compiling", "compile")
         facts = field.ask_each("warming up", "warm up")
         answers = [
             field.ask_each(f"round {number + 1} of {rounds}", "round", 0)
@@ -69,17 +72,31 @@ class _Field:
         except Missing as reason:
             self.missing[name] = str(reason)
 
+    def ask_all(self, doing, *message):
+        """Send a message to all, and wait until all have answered."""
+        print(doing, file=sys.stderr, flush=True)
+        for worker in self.workers.values():
+            worker.tell(*message)
+        self._answers(list(self.workers), lambda name: self.workers[name].hear())
+
     def ask_each(self, doing, *message, asked=None):
         """Send a message to one after the other; return the answers {name: answer}."""
+        asked = self.workers if asked is None else asked
+
+        def ask(name):
+            print(f"{name}: {doing}", file=sys.stderr, flush=True)
+            return self.workers[name].ask(*message)
+
+        return self._answers([name for name in self.workers if name in asked], ask)
+
+    def _answers(self, names, get):
         answers = {}
-        for name in list(self.workers):
-            if asked is None or name in asked:
-                print(f"{name}: {doing}", file=sys.stderr, flush=True)
-                try:
-                    answers[name] = self.workers[name].ask(*message)
-                except Missing as reason:
-                    self.missing[name] = str(reason)
-                    del self.workers[name]
+        for name in names:
+            try:
+                answers[name] = get(name)
+            except Missing as reason:
+                self.missing[name] = str(reason)
+                del self.workers[name]
         return answers
 
 

@@ -26,9 +26,17 @@ NETWORKS = {
 
 
 def build_generator(image_size):
-    """Map noise (n, LATENT, 1, 1) to faces (n, 3, S, S) in [-1, 1]."""
+    """Map noise (n, LATENT) to faces (n, 3, S, S) in [-1, 1].
+
+    The tutorial's first layer is a transposed convolution of noise (n, LATENT, 1, 1),
+    which is this: but what lies how in an array one pixel wide is ambiguous, and on
+    GPUs torch.compile foretells it wrongly, and gives up.
+    """
     grid, widths = NETWORKS[image_size]
-    layers = [nn.ConvTranspose2d(LATENT, widths[0], grid, bias=False)]
+    layers = [
+        nn.Linear(LATENT, widths[0] * grid * grid, bias=False),
+        nn.Unflatten(1, (widths[0], grid, grid)),
+    ]
     for before, width in itertools.pairwise(widths):
         layers += [nn.BatchNorm2d(before), nn.ReLU(True)]
         layers += [nn.ConvTranspose2d(before, width, 4, 2, 1, bias=False)]
@@ -109,7 +117,7 @@ class Training:
         return contextlib.nullcontext()
 
     def noise(self):
-        shape = (self.spec.batch, LATENT, 1, 1)
+        shape = (self.spec.batch, LATENT)
         return torch.rand(shape, device=self.device) * 2 - 1
 
 
@@ -142,7 +150,7 @@ def count_parameters(network):
 
 
 def _first_weights(layer):
-    if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+    if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
         nn.init.normal_(layer.weight, 0.0, 0.02)
     elif isinstance(layer, nn.BatchNorm2d):
         nn.init.normal_(layer.weight, 1.0, 0.02)

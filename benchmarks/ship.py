@@ -173,14 +173,19 @@ def rows_of(folder):
 
 def chosen(sheets, last):
     """Return the sheets {epoch: path} that are wanted, or three of those up to the last
-    epoch.
+    epoch: of epochs of seconds not each has one.
     """
     paths = {int(path.stem.rpartition("-")[2]): path for path in sheets}
-    wanted = [int(epoch) for epoch in SHEETS.split(",")] if SHEETS else []
-    wanted = wanted or sorted({1, max(1, last // 3), last})
-    missing = [epoch for epoch in wanted if epoch not in paths]
-    if missing:
-        raise UserError(f"There is no sheet of epoch {missing[0]}. Try --sheets 1")
+    if SHEETS:
+        wanted = [int(epoch) for epoch in SHEETS.split(",")]
+        missing = [epoch for epoch in wanted if epoch not in paths]
+        if missing:
+            there = ",".join(map(str, sorted(paths)))
+            raise UserError(f"No sheet of epoch {missing[0]}. There are {there}")
+    else:
+        there = sorted(epoch for epoch in paths if epoch <= last)
+        near = [min(there, key=lambda it: abs(it - n)) for n in (1, last // 3, last)]
+        wanted = sorted(set(near))
     return {epoch: paths[epoch] for epoch in wanted}
 
 

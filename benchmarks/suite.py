@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import os
 from pathlib import Path
@@ -13,37 +14,53 @@ from benchmarks import on_keras, operations
 from benchmarks.workers import faces_for
 from dcgan.common.options import current
 from dcgan.runs.run import open_run
-from dcgan.training import compiled, devices
+from dcgan.training import compiled, devices, hardware
 from dcgan.training.batches import Batches
 from dcgan.training.beside import Beside
 from dcgan.training.progress import EpochBar, Progress
 from dcgan.training.scoring import Scorer
 from preprocess import Prepared, open_faces
 
+# Faces of an epoch on a GPU, which holds them; a multiple of a call's
+HELD = 2**16
+
 
 def through_train(spec):
-    """Train as train.py does: reading, logging, bar and all, an epoch a round."""
+    """Train as train.py does: reading, logging, bar and all, an epoch a round, or
+    several of as many faces as a GPU holds.
+    """
     gan, device = _build(spec)
     steps = train.steps_per_call()
     fed = compiled.Calls(gan, train.five_steps, device, steps)
     progress, end_epoch = Progress(), _end_of_epoch(spec, gan, device)
 
+    @functools.lru_cache(maxsize=1)
+    def epoch_of(count):
+        batches = _batches(_on_disk(spec, count), device)
+        if batches.held is None:
+            return batches, fed
+        # What takes faces from an array is compiled for one of just this length
+        return batches, compiled.Calls(
+            gan, train.five_steps, device, steps, batches.held
+        )
+
     def prepare(iterations):
-        batches, calls = _batches(_on_disk(spec, iterations * spec.batch), device), fed
-        if batches.held is not None:
-            calls = compiled.Calls(gan, train.five_steps, device, steps, batches.held)
+        count = iterations * spec.batch
+        batches, calls = epoch_of(HELD if hardware.has_gpu() else count)
 
         def run():
             # The loop of train.train, without checkpoints and Ctrl-C
-            progress.take_up(Progress().as_dict())
-            bar = EpochBar(progress, 1, batches, device)
-            with bar, batches.left_of_epoch(progress) as left:
-                for batch in bar.wait_for(left):
-                    bar.add(calls.start(batch))
-                bar.add(calls.finish())
+            left_to_do = iterations
+            while left_to_do:
+                progress.take_up(Progress().as_dict())
+                bar = EpochBar(progress, 1, batches, device)
+                with bar, batches.left_of_epoch(progress) as left:
+                    some = itertools.islice(bar.wait_for(left), left_to_do // steps)
+                    for batch in some:
+                        bar.add(calls.start(batch))
+                    bar.add(calls.finish())
+                left_to_do -= progress.iteration
 
-        if batches.held is not None:
-            run()  # compiles for an array of this length
         return run
 
     def finish():
@@ -56,9 +73,10 @@ def ceiling(spec):
     """Train on batches that lie on the device already, and read or log nothing."""
     gan, device = _build(spec)
     steps = train.steps_per_call()
-    call = (compiled.plain if steps == 1 else compiled.fused)(gan, train.five_steps)
-    faces = faces_for(spec, spec.batch * steps)
-    with _batches(faces, device).left_of_epoch(Progress()) as left:
+    batches = _batches(faces_for(spec, spec.batch * steps), device)
+    make = compiled.plain if steps == 1 else compiled.fused
+    call = make(gan, train.five_steps, faces=batches.held)
+    with batches.left_of_epoch(Progress()) as left:
         batch = next(left)
 
     def prepare(iterations):

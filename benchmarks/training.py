@@ -59,6 +59,7 @@ class Bench:
 
     def __init__(self, page, backend, device, folder):
         self.page, self.backend, self.device = page, backend, device
+        self.has_gpu = not device.startswith("CPU")
         self.folder, self.faces = folder, {}
 
     def spec(self, contestant, size, batch, **more):
@@ -120,20 +121,20 @@ def rates(bench):
             bench.page(f"\n## {size} x {size}, batch {batch}\n")
             names = chosen(CONTESTANTS, BUILDERS, "--contestants")
             specs = {name: bench.spec(name, size, batch) for name in names}
-            emulated = bench.device.startswith("CPU") and not cpu_has_bfloat16()
+            emulated = not bench.has_gpu and not cpu_has_bfloat16()
             left_out = {"bfloat16": "this CPU only emulates it"} if emulated else {}
             for name in ("train.py", "PyTorch compiled"):
                 if name in specs and not emulated:
                     half = specs[name]._replace(precision="bfloat16")
                     specs[f"{name}, bfloat16"] = half
-            results, missing = contest.compete(specs, ROUNDS)
+            results, missing = contest.compete(specs, ROUNDS, at_once=bench.has_gpu)
             report.rates(bench.page, results)
             bench.page.left_out(left_out | missing)
 
 
 def sweep(bench):
     """Batches and precisions on a GPU, and how much of the chip they reach."""
-    if bench.device.startswith("CPU"):
+    if not bench.has_gpu:
         bench.page("\n## Sweep\n\nLeft out: there is no GPU.")
         return
     names = chosen(CONTESTANTS, BUILDERS, "--contestants")
@@ -146,7 +147,9 @@ def sweep(bench):
                 name: bench.spec(name, SWEEP_SIZE, batch, precision=precision)
                 for name in names
             }
-            results, missing = contest.compete(specs, ROUNDS, epoch_ends=True)
+            results, missing = contest.compete(
+                specs, ROUNDS, epoch_ends=True, at_once=bench.has_gpu
+            )
             report.rates(bench.page, results)
             report.chip(bench.page, results, batch)
             report.epochs(bench.page, results, EPOCHS, CELEBA)

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,12 @@ BUILDERS = {
     "PyTorch eager": ("pytorch", "contestant"),
     "PyTorch compiled": ("pytorch", "contestant"),
     "ceiling": ("suite", "ceiling"),
+}
+
+# Contestants wait side by side on one GPU, of which JAX and TensorFlow would take all
+SHARING = {
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
 }
 
 
@@ -75,28 +82,36 @@ class Worker:
         self.spec = spec
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         command = [sys.executable, "-m", "benchmarks.workers", json.dumps(spec)]
-        where = {"cwd": SUITE, "env": {**os.environ, "KERAS_BACKEND": spec.backend}}
+        environment = {**os.environ, **SHARING, "KERAS_BACKEND": spec.backend}
+        where = {"cwd": SUITE, "env": environment}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self.process = subprocess.Popen(
             command, **pipes, **where, stderr=self.errors, text=True
         )
 
     def ask(self, *message):
-        """Send a message and wait for the answer. Raises Missing if the worker died.
+        """Send a message and wait for the answer. Raises Missing if the worker died."""
+        self.tell(*message)
+        return self.hear()
 
-        "warm up" answers {"device", "work", "parameters"}; "round", with a number of
-        iterations or 0 for the usual one, {"seconds", "pictures", "memory"}; "finish"
-        ends an epoch of train.py and answers {"seconds"}.
+    def tell(self, *message):
+        """Send a message, which hear() will return the answer to.
+
+        "compile" answers {} once the first iterations have run, "warm up" {"device",
+        "work", "parameters"}; "round", with a number of iterations or 0 for the usual
+        one, {"seconds", "pictures", "memory"}; "finish" ends an epoch of train.py and
+        answers {"seconds"}.
         """
         with contextlib.suppress(BrokenPipeError):
             print(json.dumps(message), file=self.process.stdin, flush=True)
+
+    def hear(self):
+        """Wait for the answer to a message. Raises Missing if the worker died."""
         answer = self.process.stdout.readline()
         if not answer:
             self.process.wait()
             self.errors.seek(0)
-            lines = self.errors.read().decode(errors="replace").split("\n")
-            said = [line.strip() for line in lines if line.strip()]
-            raise Missing(said[-1][:300] if said else "it died without a word")
+            raise Missing(reason_in(self.errors.read().decode(errors="replace")))
         return json.loads(answer)
 
     def stop(self):
@@ -107,6 +122,16 @@ class Worker:
             self.process.stdin.close()
         self.process.stdout.close()
         self.errors.close()
+
+
+def reason_in(stderr):
+    """Return the line of what a process wrote that says why it died.
+
+    That is where its last exception is named: advice may follow, and what JAX has cut.
+    """
+    said = [line.strip() for line in stderr.splitlines() if line.strip()]
+    named = [line for line in said if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return ([*said, *named] or ["it died without a word"])[-1][:300]
 
 
 def faces_for(spec, count):
@@ -124,8 +149,12 @@ def _serve(spec, hear, say):
     contestant, usual = None, 0
     for line in hear:
         do, *rest = json.loads(line)
-        if do == "warm up":
+        if do == "compile":
             contestant = build(spec)
+            contestant.prepare(contestant.unit)()
+            say({})
+        elif do == "warm up":
+            contestant = contestant or build(spec)
             usual = _usual_round(contestant, spec.seconds)
             facts = {name: getattr(contestant, name) for name in ("device", "work")}
             say({**facts, "parameters": contestant.parameters})

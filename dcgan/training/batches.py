@@ -71,6 +71,15 @@ def gather(faces, places):
     return np.take(np.asarray(faces), places, axis=0)
 
 
+def filling(iterations, steps):
+    """Return how many iterations, `steps` or up to twice as many, a call should make
+    that the fewest of an epoch are left over: as few as 0, and of a short epoch all.
+    """
+    if 0 < iterations < 2 * steps:
+        return iterations
+    return min(range(steps, 2 * steps), key=lambda each: iterations % each)
+
+
 def cut(iterations, start, steps):
     """Cut the numbers start .. iterations - 1 into ranges, one for each call.
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import contest, on_keras, report, training
-from benchmarks.workers import BUILDERS, Missing, Spec, Worker
+from benchmarks.workers import BUILDERS, Missing, Spec, Worker, reason_in
 from dcgan.common.console import UserError
 from dcgan.common.options import current
 
@@ -107,6 +107,17 @@ def test_a_contestant_that_dies_says_its_last_word():
     with pytest.raises(Missing, match="KeyError: 'nobody'"):
         worker.ask("warm up")
     worker.stop()
+
+
+def test_what_killed_a_contestant_is_the_line_that_names_it():
+    of_jax = "Traceback (most recent call last):\n  at x\nKeyError: 'real'\n----\nFor "
+    assert reason_in(of_jax + "simplicity, JAX has removed frames.\n") == (
+        "KeyError: 'real'"
+    )
+    of_torch = "torch._inductor.exc.InductorError: strides\n\nSee a page.\n"
+    assert reason_in(of_torch).startswith("torch._inductor.exc.InductorError")
+    assert reason_in("Warning: Errors may follow\nKilled\n") == "Killed"
+    assert reason_in("\n") == "it died without a word"
 
 
 def test_the_ratios_are_against_train_py(capsys):

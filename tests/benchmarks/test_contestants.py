@@ -5,8 +5,13 @@ import numpy as np
 import pytest
 
 import models
-from benchmarks import fit_train_step, on_keras, operations
+import preprocess
+import train
+from benchmarks import fit_train_step, on_keras, operations, suite
 from benchmarks.tutorial_loop import Loop
+from benchmarks.workers import Spec
+from dcgan.common.options import current
+from dcgan.training import hardware
 
 
 @pytest.fixture
@@ -73,6 +78,32 @@ def test_fit_trains_both_networks(tiny_network):
     assert np.isfinite([log["d_loss"], log["g_loss"]]).all()
     assert all(moved(gan.discriminator, before[0]))
     assert all(moved(gan.generator, before[1]))
+
+
+@pytest.mark.slow
+@pytest.mark.every_backend
+@pytest.mark.parametrize("name", ["train.py", "ceiling"])
+def test_faces_that_a_gpu_would_hold_are_trained_on(
+    name, here, tiny_network, monkeypatch
+):
+    for module in (hardware, train.hardware):  # a GPU's way, on whatever there is
+        monkeypatch.setattr(module, "has_gpu", lambda: True)
+        monkeypatch.setattr(module, "has_room", lambda size: True)
+    for constant, value in current(train).items():
+        monkeypatch.setattr(train, constant, value)
+    monkeypatch.setattr(suite, "HELD", 16)
+    built, build = [], train.build
+    monkeypatch.setattr(
+        train, "build", lambda how: built.append(build(how)) or built[0]
+    )
+    faces = preprocess.prepare("cartoons", on_keras.TINY, 8, folder=here).path
+    backend = keras.backend.backend()
+    spec = Spec(name, backend, on_keras.TINY, 2, str(faces), steps=2)
+    make = {"train.py": suite.through_train, "ceiling": suite.ceiling}[name]
+    contestant = make(spec)
+    contestant.prepare(contestant.unit)()
+    contestant.prepare(10)()  # more than an epoch of 16 faces
+    assert int(built[0].judge.optimizer.iterations) == contestant.unit + 10
 
 
 def test_operations_are_those_counted_by_hand():

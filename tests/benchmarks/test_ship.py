@@ -166,5 +166,11 @@ def test_three_sheets_are_shown_and_one_that_there_is_not_is_named(
     sheets = list(Path("runs/a/samples").glob("*.png"))
     assert list(ship.chosen(sheets, 7)) == [1, 2, 7]
     monkeypatch.setattr(ship, "SHEETS", "1,9")
-    with pytest.raises(UserError, match="no sheet of epoch 9"):
+    with pytest.raises(UserError, match="No sheet of epoch 9. There are 1,2,"):
         ship.chosen(sheets, 7)
+
+
+def test_of_sheets_between_epochs_of_seconds_the_nearest_are_shown(finished):
+    sheets = [Path(f"runs/a/samples/epoch-{epoch:03d}.png") for epoch in (1, 5, 6, 7)]
+    assert list(ship.chosen(sheets, 6)) == [1, 6]
+    assert list(ship.chosen(sheets[1:], 7)) == [5, 7]

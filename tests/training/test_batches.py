@@ -27,6 +27,16 @@ def test_gathered_faces_are_copies_in_the_order_asked_for():
     assert faces.max() == 4
 
 
+def test_calls_on_a_gpu_leave_few_iterations_of_an_epoch_over():
+    assert batches.filling(627, 32) == 33  # 19 calls, where 32 would leave 19 over
+    assert batches.filling(40, 32) == 40
+    assert batches.filling(0, 32) == 32
+    for iterations in range(64, 2000, 7):
+        each = batches.filling(iterations, 32)
+        assert 32 <= each < 64
+        assert iterations % each == min(iterations % k for k in range(32, 64))
+
+
 @pytest.mark.parametrize(
     ("iterations", "start", "steps", "expected"),
     [
