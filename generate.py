@@ -27,7 +27,7 @@ WHICH = "best"  # the epoch: "best" by its score, "last", or one that was kept, 
 
 # Which faces
 COUNT = 10  # [1..100000] faces to draw
-SEED = 5  # [0..] the same seed draws the same faces
+SEED = 8  # [0..] the same seed draws the same faces
 FACES = ""  # these of SEED's, by their numbers from 1 on, "3,17,40"; empty: COUNT
 PICK = 0  # [0..100] draw so many for each face, and take the most real; 0: all as drawn
 

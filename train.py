@@ -74,11 +74,11 @@ SEED = 1  # [0..4294967295] seeds the first weights, the order, the flips and th
 SAMPLES = 40  # [1..10000] faces on the sheet of each epoch
 CHECKPOINT_MINUTES = 10.0  # (0.0..] between checkpoints, besides the one of each epoch
 KEEP_CHECKPOINTS = 2  # [1..1000000] newest that stay, besides the last epoch's end
-EPOCH_END_SHARE = 0.1  # (0.0..1.0] of the time, for epochs' ends; 1: after each epoch
+EPOCH_END_SHARE = 0.1  # (0.0..1.0] of the time, for epochs' ends and as much for scores
 KEEP_EVERY = 0  # [0..1000000] epochs: generator and checkpoint of each such one stay
 
 # How it is watched
-SCORE = "auto"  # {auto, kid, mmd, none} auto: KID on a GPU, else MMD
+SCORE = "auto"  # {auto, kid, mmd, none} auto: KID; on a CPU up to 32 pixels MMD
 SCORE_EVERY = 1  # [1..9999] epochs; the generator with the best score is kept
 SCORE_SAMPLES = 2000  # [2..99999] fakes and real faces; of few pictures a tenth, or 200
 STOP_ON_COLLAPSE = False  # {True, False} end the run at an alarm; the best weights stay
@@ -135,7 +135,8 @@ def main(argv=None):
         run = open_run(run_folder(), constants, FROM, device)
         pictures = prepare(DATA, IMAGE_SIZE, IMAGES, FIT, CHANNELS, DATA_FOLDER)
         check_enough(pictures.count, batch_size(), DATA, D_STEPS)
-        score = scoring.kind_of(SCORE, run.had("score"), device, DATA_FOLDER)
+        had = run.had("score")
+        score = scoring.kind_of(SCORE, had, device, IMAGE_SIZE, DATA_FOLDER)
         precision = hardware.precision_for(PRECISION, run.had("precision"))
         begun_with = {
             "backend": models.keras.backend.backend(),
@@ -171,6 +172,7 @@ def train(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
     scorer = scoring.Scorer(score, faces, SCORE_SAMPLES, SEED, device, DATA_FOLDER)
     beside = Beside(device.count == 1 and not STOP_ON_COLLAPSE)
     with Stopping(device.signal) as stopping, beside:
+        scorer.is_over = lambda: stopping.signal  # KID takes minutes of a CPU
         while progress.epoch <= EPOCHS:
             bar = EpochBar(progress, EPOCHS, batches, device)
             with bar, batches.left_of_epoch(progress) as left:
@@ -198,24 +200,30 @@ def finish_epoch(run, gan, device, progress, scorer, beside):  # noqa: PLR0913
 
     Short epochs leave no more than their row of the log until an end is due.
     """
-    began = time.monotonic()
-    is_whole = progress.epoch >= EPOCHS or run.end_is_due(EPOCH_END_SHARE, progress)
-    if not device.from_first(is_whole):
+    began, is_last = time.monotonic(), progress.epoch >= EPOCHS
+    is_whole = is_last or run.end_is_due(EPOCH_END_SHARE, progress)
+    is_scored = is_last or run.scores.is_due(EPOCH_END_SHARE)
+    is_scored = bool(scorer.count) and progress.epoch % SCORE_EVERY == 0 and is_scored
+    is_whole, is_scored = device.from_first([is_whole, is_scored])
+    if not is_whole:
         progress.end_epoch(batch_size() * D_STEPS, scorer.unscored(), 0.0)
         return
     arrays, average = finite_arrays(gan), models.copy_of(gan.average)
     sheet = models.draw(gan.average, sheet_noise())
     of_score = noise(SEED, "score_noise", (scorer.count, models.LATENT))
-    is_due = scorer.count and progress.epoch % SCORE_EVERY == 0
-    fake = models.draw(gan.average, of_score) if is_due else None
+    fake = models.draw(gan.average, of_score) if is_scored else None
     ended, stood = progress.begin_next(), time.monotonic() - began
 
     def leave():
+        scoring_began = time.monotonic()
         scores = scorer.scores(sheet, fake)
+        score_took = time.monotonic() - scoring_began
+        if is_scored:
+            run.scores.note(score_took)
         row = ended.end_epoch(batch_size() * D_STEPS, scores, stood)
         run.save_epoch(arrays, average, ended, sheet, scorer.protocol)
         progress.rows, progress.best = ended.rows, ended.best
-        run.note_end(time.monotonic() - began)
+        run.ends.note(time.monotonic() - began - score_took)
         # Of several processes none leaves before the first has saved everything
         if device.largest(int(bool(row["alarm"]))):
             run.heed(alarms.message(row), progress, STOP_ON_COLLAPSE)

@@ -36,7 +36,7 @@ class Run:
         self.before = self._read_before(origin)
         self.origin = fork.read(origin) if origin and not self.before else None
         self.changes, self.saved = [], time.monotonic()
-        self.ended, self.end_took = -math.inf, 0.0  # the last epoch's end
+        self.ends, self.scores = Pace(), Pace()
 
     def _read_before(self, origin):
         """Return what constants.json says of a run to be continued; None: a new one."""
@@ -114,20 +114,12 @@ class Run:
         return time.monotonic() - self.saved > minutes * 60
 
     def end_is_due(self, share, progress):
-        """Tell whether an epoch's end, as long as the last one, would take no more than
-        a share of the time since then. The first one is due, and one that is kept.
-        """
-        passed = time.monotonic() - self.ended
-        is_whole = share == 1 or self._is_kept(progress.epoch)
-        return is_whole or passed * share >= self.end_took
+        """Tell whether an epoch's end is due; one that is kept always is."""
+        return self._is_kept(progress.epoch) or self.ends.is_due(share)
 
     def _is_kept(self, epoch):
         every = self.constants["KEEP_EVERY"]
         return every and epoch % every == 0
-
-    def note_end(self, took):
-        """Note that an epoch's end was done just now, in so many seconds."""
-        self.ended, self.end_took = time.monotonic(), took
 
     def save_checkpoint(self, gan, progress):
         """Save all that is needed to go on from here.
@@ -288,6 +280,24 @@ Run       {self.folder}"""
         """Say how to draw from the run, by the options `which` besides its folder."""
         command = f"python generate.py {typed(run=self.folder)}{which}"
         return f"Finished: {self.folder}. Draw faces from it: {command}"
+
+
+class Pace:
+    """What is done again and again, and is to take no more than a share of the time."""
+
+    def __init__(self):
+        self.ended, self.took = -math.inf, 0.0
+
+    def is_due(self, share):
+        """Tell whether it would not, if it took as long as the last time. The first one
+        is due; of the share 1 each.
+        """
+        passed = time.monotonic() - self.ended
+        return share == 1 or passed * share >= self.took
+
+    def note(self, took):
+        """Note that it was done just now, in so many seconds."""
+        self.ended, self.took = time.monotonic(), took
 
 
 class Guest(Run):

@@ -4,6 +4,8 @@ Always the same noise is drawn from, and compared with the same real faces, so t
 scores of a run differ by its generators alone.
 """
 
+import functools
+
 import numpy as np
 
 from dcgan.common.console import UserError
@@ -19,12 +21,17 @@ FEWEST = 200
 COMPARED = 200
 
 
+class GivenUpError(Exception):
+    """Nobody waits for the score any more."""
+
+
 class Scorer:
     """Scores fakes against the same real faces, drawn at random from all of them.
 
     kind: "mmd", "kid" or "none"; faces: real ones (N, S, S, 3) uint8; samples: as in
     count_of(). For KID Inception's weights are fetched if need be; UserError if they
-    are not to be had. Only the first process of several scores.
+    are not to be had. Only the first process of several scores. A score that is being
+    made is left unmade, None, when is_over() says so.
     """
 
     def __init__(self, kind, faces, samples, seed, device, folder="data"):  # noqa: PLR0913
@@ -32,13 +39,14 @@ class Scorer:
         self.count = 0 if kind == "none" else count_of(samples, len(faces))
         self.protocol = protocol_of(kind, samples, len(faces))
         self._diversity = real_diversity(faces, seed)
-        self.real, self.network = None, None
+        self.real, self.network, self.is_over = None, None, lambda: False
         if not self.count or not device.is_first:
             return
         self.real = pick(faces, self.count, seed, "score_real")
         if kind == "kid":
             self.network = inception.load(inception.find(folder=folder))
-            self.real = self.network.features(self.real)
+            # A CPU takes minutes for them, beside the second epoch
+            self.real_features = functools.cache(lambda: self._features(self.real))
 
     def scores(self, sheet, fake):
         """Return {"diversity": of the sheet} with the score of the fakes, if any."""
@@ -60,23 +68,36 @@ class Scorer:
             return {self.kind: None}
         if self.kind == "mmd":
             return {"mmd": metrics.mmd(self.real, fake)}
-        return {"kid": metrics.kid(self.real, self.network.features(fake))[0]}
+        try:
+            features = self.real_features(), self._features(fake)
+        except GivenUpError:
+            return {"kid": None}
+        return {"kid": metrics.kid(*features)[0]}
+
+    def _features(self, faces):
+        return self.network.features(faces, bar=self)
+
+    def update(self, _):
+        """Be told by features(), as a bar is, that some of the faces are done."""
+        if self.is_over():
+            raise GivenUpError
 
     def diversity(self, fake):
         """Return the diversity of fakes (n, S, S, 3) uint8 as a share of the real."""
         return metrics.diversity(fake) / self._diversity if self._diversity else 0.0
 
 
-def kind_of(wanted, before, device, folder="data"):
+def kind_of(wanted, before, device, image_size, folder="data"):
     """Return "kid", "mmd" or "none", the same in every process.
 
     "auto" is what a run to be continued had, `before`, if it says so. In a new one it
-    is KID on a GPU, for which the first process fetches Inception's weights into
-    `folder`; MMD where they are not to be had or there is no GPU: 40 ms a face they
-    take there.
+    is KID on a GPU, and anywhere of faces whose pixels mislead: the first process
+    fetches Inception's weights for it into `folder`. It is MMD of small faces without a
+    GPU, for 40 ms a face are much there, and where the weights are not to be had.
     """
     if wanted == "auto":
-        is_kid = not before and device.is_first and has_gpu() and _is_to_be_had(folder)
+        helps = has_gpu() or image_size > metrics.MMD_PIXELS
+        is_kid = not before and device.is_first and helps and _is_to_be_had(folder)
         wanted = before or ("kid" if is_kid else "mmd")
     return device.from_first(wanted)
 
@@ -111,7 +132,8 @@ def which_to_draw(kind, image_size):
     By pixels the best of larger faces may be far from the best, as benchmarks/
     QUALITY.md tells.
     """
-    return " --which last" if kind == "mmd" and image_size > 32 else ""
+    misleads = kind == "mmd" and image_size > metrics.MMD_PIXELS
+    return " --which last" if misleads else ""
 
 
 def real_diversity(faces, seed):

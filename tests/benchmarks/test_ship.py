@@ -166,7 +166,7 @@ def test_three_sheets_are_shown_and_one_that_there_is_not_is_named(
     sheets = list(Path("runs/a/samples").glob("*.png"))
     assert list(ship.chosen(sheets, 7)) == [1, 2, 7]
     monkeypatch.setattr(ship, "SHEETS", "1,9")
-    with pytest.raises(UserError, match="No sheet of epoch 9. There are 1,2,"):
+    with pytest.raises(UserError, match=r"No sheet of epoch 9\. There are 1,2,"):
         ship.chosen(sheets, 7)
 
 

@@ -177,13 +177,14 @@ def test_an_epochs_end_is_due_when_it_takes_a_small_share_of_the_time(
     run, now = open_again(KEEP_EVERY=7), 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     assert run.end_is_due(0.1, Progress())
-    run.note_end(2.0)
+    run.ends.note(2.0)
     for passed, is_due in ((0, False), (19, False), (21, True)):
         now = 1000 + passed
         assert run.end_is_due(0.1, Progress(epoch=2)) == is_due
     now = 1000.0
     assert run.end_is_due(1.0, Progress(epoch=2))
     assert run.end_is_due(0.1, Progress(epoch=14))
+    assert run.scores.is_due(0.1)  # it has a pace of its own
 
 
 def test_a_disk_without_room_for_what_is_to_be_kept_is_told_first(gan, monkeypatch):

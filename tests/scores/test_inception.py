@@ -147,9 +147,9 @@ def test_the_weights_are_fetched_once(site):
 
 
 def test_a_new_run_on_a_gpu_fetches_it_or_says_why_not(site, monkeypatch, capsys):
-    def kind(is_first=True):
+    def kind(is_first=True, image_size=28):
         device = SimpleNamespace(is_first=is_first, from_first=lambda kind: kind)
-        return scoring.kind_of("auto", None, device)
+        return scoring.kind_of("auto", None, device, image_size)
 
     assert scoring.has_gpu() or (kind(), site) == ("mmd", [])
     monkeypatch.setattr(scoring, "has_gpu", lambda: True)  # stands for the hardware

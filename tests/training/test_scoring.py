@@ -66,7 +66,7 @@ def test_a_process_that_is_not_the_first_has_no_score(faces):
 class Mean:
     """A network of three features: the mean colour."""
 
-    def features(self, faces):
+    def features(self, faces, bar=None):
         return faces.mean((1, 2)) / 255
 
 
@@ -127,17 +127,18 @@ def gpu(monkeypatch):
     monkeypatch.setattr(inception, "find", lambda folder: "weights")
 
 
-def test_auto_is_kid_on_a_gpu_and_mmd_without_one(gpu, monkeypatch):
-    assert scoring.kind_of("auto", None, Device()) == "kid"
-    assert scoring.kind_of("mmd", None, Device()) == "mmd"
+def test_auto_is_mmd_of_small_faces_without_a_gpu_and_else_kid(gpu, monkeypatch):
+    assert scoring.kind_of("auto", None, Device(), 28) == "kid"
+    assert scoring.kind_of("mmd", None, Device(), 64) == "mmd"
     monkeypatch.setattr(scoring, "has_gpu", lambda: False)
-    assert scoring.kind_of("auto", None, Device()) == "mmd"
+    assert scoring.kind_of("auto", None, Device(), 32) == "mmd"
+    assert scoring.kind_of("auto", None, Device(), 40) == "kid"
 
 
 def test_auto_is_what_the_run_had_and_others_are_what_they_say(gpu):
-    assert scoring.kind_of("auto", "mmd", Device()) == "mmd"
-    assert scoring.kind_of("auto", "none", Device()) == "none"
-    assert scoring.kind_of("none", "mmd", Device()) == "none"
+    assert scoring.kind_of("auto", "mmd", Device(), 28) == "mmd"
+    assert scoring.kind_of("auto", "none", Device(), 28) == "none"
+    assert scoring.kind_of("none", "mmd", Device(), 28) == "none"
 
 
 def test_auto_is_mmd_where_inception_is_not_to_be_had(gpu, monkeypatch, capsys):
@@ -145,11 +146,30 @@ def test_auto_is_mmd_where_inception_is_not_to_be_had(gpu, monkeypatch, capsys):
         raise scoring.UserError("There is no network.")
 
     monkeypatch.setattr(inception, "find", fail)
-    assert scoring.kind_of("auto", None, Device()) == "mmd"
+    assert scoring.kind_of("auto", None, Device(), 28) == "mmd"
     told = capsys.readouterr().out
     assert "Scoring by MMD, for Inception is not to be had. There is no net" in told
 
 
 def test_all_processes_score_as_the_first_has_chosen(gpu, monkeypatch):
     monkeypatch.setattr(inception, "find", None)  # only the first fetches anything
-    assert scoring.kind_of("auto", None, Second()) == "kid"
+    assert scoring.kind_of("auto", None, Second(), 28) == "kid"
+
+
+@pytest.mark.parametrize("over_after", [0, 1, 3])
+def test_a_run_that_is_to_stop_waits_for_no_score(over_after, faces):
+    scorer, looked = Scorer("none", faces, 300, 1, Device()), []
+
+    class Network:
+        def features(self, faces, bar):
+            for face in faces:
+                looked.append(face)
+                bar.update(1)
+            return np.zeros((len(faces), 2))
+
+    scorer.kind, scorer.count, scorer.network = "kid", 3, Network()
+    scorer.real = faces[:3]
+    scorer.is_over = lambda: len(looked) > over_after
+    scorer.real_features = lambda: scorer._features(scorer.real)
+    assert scorer.score(faces[:3]) == {"kid": None}
+    assert len(looked) == over_after + 1
