@@ -10,6 +10,7 @@ import train
 from dcgan.common.files import sha256
 from dcgan.common.options import current
 from dcgan.runs import checkpoints, folder, fork, generators
+from dcgan.training import hardware
 from tests.runs.saved import make_old, make_old_checkpoint
 from tests.tiny import assert_same_bits, constants_of, final, log_of, set_constants
 
@@ -119,8 +120,15 @@ def test_another_run_may_go_on_from_one_of_any_version(version):
     assert change["constants"] == ({} if scored else {"SCORE": ["none", "mmd"]})
 
 
+def unlimited(monkeypatch):
+    """Unset what bfloat16 may be refused for before the run is looked at."""
+    for name in hardware.LIMITS:
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.mark.usefixtures("epoch")
 def test_what_an_older_run_did_not_have_yet_is_refused_if_it_is_another(monkeypatch):
+    unlimited(monkeypatch)
     make_older("first")
     monkeypatch.setattr(train, "EPOCHS", 2)
     for option, value, message in (
@@ -138,6 +146,7 @@ def test_what_an_older_run_did_not_have_yet_is_refused_if_it_is_another(monkeypa
 
 @pytest.mark.usefixtures("tiny", "quick")
 def test_what_auto_came_to_is_what_may_not_change(monkeypatch, capsys):
+    unlimited(monkeypatch)
     train.main(["--precision", "float32"])
     assert "is finished" in capsys.readouterr().out
     set_constants(monkeypatch)
