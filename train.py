@@ -20,7 +20,7 @@ from dcgan.networks.losses import LOSSES, check_recipe
 from dcgan.runs.checkpoints import finite_arrays
 from dcgan.runs.run import open_run
 from dcgan.training import alarms, compiled, devices, hardware, scoring
-from dcgan.training.batches import Batches, filling
+from dcgan.training.batches import Batches
 from dcgan.training.beside import Beside
 from dcgan.training.chance import Chance, noise
 from dcgan.training.progress import EpochBar, Progress
@@ -165,14 +165,15 @@ def train(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
         return
     if progress.iterations:
         print(run.continuing(progress))
-    steps = steps_per_call(len(faces) // (batch_size() * D_STEPS))
-    batches = Batches(faces, chance(), schedules(), steps, device)
+    steps, most = steps_per_call()
+    batches = Batches(faces, chance(), schedules(), steps, device, most)
     calls = compiled.Calls(gan, five_steps, device, steps, batches.held)
     score = begun_with["score"]
     scorer = scoring.Scorer(score, faces, SCORE_SAMPLES, SEED, device, DATA_FOLDER)
     beside = Beside(device.count == 1 and not STOP_ON_COLLAPSE)
     with Stopping(device.signal) as stopping, beside:
-        scorer.is_over = lambda: stopping.signal  # KID takes minutes of a CPU
+        # KID takes minutes of a CPU; the last one is worth them
+        scorer.is_over = lambda: stopping.signal and progress.epoch <= EPOCHS
         while progress.epoch <= EPOCHS:
             bar = EpochBar(progress, EPOCHS, batches, device)
             with bar, batches.left_of_epoch(progress) as left:
@@ -186,7 +187,6 @@ def train(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913
                             run.save_checkpoint(gan, progress)
                             stopping.exit_if(asked, run.saved_at(progress))
                 bar.add(calls.finish())
-            beside.wait()
             finish_epoch(run, gan, device, progress, scorer, beside)
             if progress.epoch <= EPOCHS and (asked := stopping.is_asked()):
                 beside.wait()
@@ -200,30 +200,28 @@ def finish_epoch(run, gan, device, progress, scorer, beside):  # noqa: PLR0913
 
     Short epochs leave no more than their row of the log until an end is due.
     """
-    began, is_last = time.monotonic(), progress.epoch >= EPOCHS
+    stands_since, is_last = time.monotonic(), progress.epoch >= EPOCHS
+    beside.wait()
+    began = time.monotonic()
     is_whole = is_last or run.end_is_due(EPOCH_END_SHARE, progress)
-    is_scored = is_last or run.scores.is_due(EPOCH_END_SHARE)
-    is_scored = bool(scorer.count) and progress.epoch % SCORE_EVERY == 0 and is_scored
-    is_whole, is_scored = device.from_first([is_whole, is_scored])
-    if not is_whole:
-        progress.end_epoch(batch_size() * D_STEPS, scorer.unscored(), 0.0)
+    is_due = progress.epoch % SCORE_EVERY == 0 and scorer.is_due(EPOCH_END_SHARE)
+    is_scored = device.from_first(is_last or is_due)
+    if not device.from_first(is_whole):
+        stood = time.monotonic() - stands_since
+        progress.end_epoch(batch_size() * D_STEPS, scorer.unscored(), stood)
         return
     arrays, average = finite_arrays(gan), models.copy_of(gan.average)
     sheet = models.draw(gan.average, sheet_noise())
     of_score = noise(SEED, "score_noise", (scorer.count, models.LATENT))
-    fake = models.draw(gan.average, of_score) if is_scored else None
-    ended, stood = progress.begin_next(), time.monotonic() - began
+    fake = models.draw(gan.average, of_score) if is_scored and scorer.count else None
+    ended, stood = progress.begin_next(), time.monotonic() - stands_since
 
     def leave():
-        scoring_began = time.monotonic()
         scores = scorer.scores(sheet, fake)
-        score_took = time.monotonic() - scoring_began
-        if is_scored:
-            run.scores.note(score_took)
         row = ended.end_epoch(batch_size() * D_STEPS, scores, stood)
         run.save_epoch(arrays, average, ended, sheet, scorer.protocol)
         progress.rows, progress.best = ended.rows, ended.best
-        run.ends.note(time.monotonic() - began - score_took)
+        run.ends.note(time.monotonic() - began - scorer.took)
         # Of several processes none leaves before the first has saved everything
         if device.largest(int(bool(row["alarm"]))):
             run.heed(alarms.message(row), progress, STOP_ON_COLLAPSE)
@@ -247,12 +245,12 @@ def batch_size():
     return BATCH_SIZE or (64 if IMAGE_SIZE > 64 else 32)
 
 
-def steps_per_call(iterations=0):
-    """Return how many iterations one compiled call makes; Ctrl-C waits for a call.
-
-    iterations: of an epoch, which calls should fill.
+def steps_per_call():
+    """Return how many iterations one compiled call makes, at least and at most, as few
+    of an epoch are left over; Ctrl-C waits for a call.
     """
-    return STEPS_PER_CALL or (filling(iterations, 32) if hardware.has_gpu() else 4)
+    fewest, most = (32, 63) if hardware.has_gpu() else (4, 4)
+    return STEPS_PER_CALL or fewest, STEPS_PER_CALL or most
 
 
 def run_folder():

@@ -21,7 +21,7 @@ from dcgan.training.progress import EpochBar, Progress
 from dcgan.training.scoring import Scorer
 from preprocess import Prepared, open_faces
 
-# Faces of an epoch on a GPU, which holds them; a multiple of a call's
+# Faces of an epoch on a GPU, which holds them, about
 HELD = 2**16
 
 
@@ -30,7 +30,7 @@ def through_train(spec):
     several of as many faces as a GPU holds.
     """
     gan, device = _build(spec)
-    steps = train.steps_per_call()
+    steps, _ = train.steps_per_call()
     fed = compiled.Calls(gan, train.five_steps, device, steps)
     progress, end_epoch = Progress(), _end_of_epoch(spec, gan, device)
 
@@ -45,18 +45,24 @@ def through_train(spec):
         )
 
     def prepare(iterations):
-        count = iterations * spec.batch
-        batches, calls = epoch_of(HELD if hardware.has_gpu() else count)
+        call = steps * spec.batch
+        of_gpu = call * max(1, HELD // call)
+        batches, calls = epoch_of(
+            of_gpu if hardware.has_gpu() else iterations * spec.batch
+        )
 
         def run():
             # The loop of train.train, without checkpoints and Ctrl-C
             left_to_do = iterations
-            while left_to_do:
+            while left_to_do > 0:
                 progress.take_up(Progress().as_dict())
                 bar = EpochBar(progress, 1, batches, device)
                 with bar, batches.left_of_epoch(progress) as left:
-                    some = itertools.islice(bar.wait_for(left), left_to_do // steps)
-                    for batch in some:
+                    is_all = left_to_do >= len(batches)
+                    some = itertools.islice(
+                        left, None if is_all else left_to_do // steps
+                    )
+                    for batch in bar.wait_for(some):
                         bar.add(calls.start(batch))
                     bar.add(calls.finish())
                 left_to_do -= progress.iteration
@@ -72,7 +78,7 @@ def through_train(spec):
 def ceiling(spec):
     """Train on batches that lie on the device already, and read or log nothing."""
     gan, device = _build(spec)
-    steps = train.steps_per_call()
+    steps, _ = train.steps_per_call()
     batches = _batches(faces_for(spec, spec.batch * steps), device)
     make = compiled.plain if steps == 1 else compiled.fused
     call = make(gan, train.five_steps, faces=batches.held)
@@ -103,12 +109,12 @@ def _build(spec):
 def _contestant(spec, gan, prepare, **more):
     networks = gan.generator, gan.discriminator
     work = operations.of_iteration(*networks, spec.batch, spec.precision)._asdict()
-    unit = train.steps_per_call()
+    unit, _ = train.steps_per_call()
     return on_keras.contestant(prepare, *networks, unit, work=work, **more)
 
 
 def _batches(faces, device):
-    steps = train.steps_per_call()
+    steps, _ = train.steps_per_call()
     return Batches(faces, train.chance(), train.schedules(), steps, device)
 
 

@@ -22,9 +22,11 @@ import models
 import preprocess
 import train
 from dcgan.common import files
+from dcgan.common.console import Stopping
 from dcgan.common.options import current
 from dcgan.runs import checkpoints, folder, generators
 from dcgan.runs.run import Run
+from dcgan.scores import inception
 from dcgan.training import compiled, scoring
 from dcgan.training.beside import Beside
 from dcgan.training.devices import Device
@@ -194,6 +196,37 @@ def test_a_run_stopped_and_killed_in_its_epochs_ends_with_the_same_bits(
     assert "Continuing runs/tiny at epoch 2, iteration 1." in printed
     assert_same_bits(final("runs/whole"), final())
     assert numbers_of() == numbers_of("runs/whole")
+
+
+def test_ctrl_c_waits_for_no_score_but_the_last(quick, monkeypatch):
+    noted, note = threading.Event(), Stopping.note
+
+    class Network:
+        """Stands for Inception; Ctrl-C comes while it looks at the first faces."""
+
+        def features(self, faces, bar):
+            if not noted.is_set():
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                assert noted.wait(60)
+            bar.update(len(faces))
+            return faces.mean((1, 2))
+
+    def note_and_tell(stopping, *arguments):
+        note(stopping, *arguments)
+        noted.set()
+
+    monkeypatch.setattr(Stopping, "note", note_and_tell)
+    monkeypatch.setattr(inception, "find", lambda folder: "weights")
+    monkeypatch.setattr(inception, "load", lambda path: Network())
+    with pytest.raises(SystemExit) as stopped:
+        train.main(["--score", "kid", "--epochs", "9", "--run", "runs/stopped"])
+    assert stopped.value.code == 130
+    assert {row["kid"] for row in log_of("runs/stopped")} == {""}
+    noted.clear()
+    train.main(["--score", "kid", "--epochs", "1", "--run", "runs/finished"])
+    assert noted.is_set()
+    [row] = log_of("runs/finished")
+    assert float(row["kid"]) > 0
 
 
 def test_a_run_made_longer_learns_and_scores_as_the_constants_say(

@@ -36,7 +36,7 @@ class Run:
         self.before = self._read_before(origin)
         self.origin = fork.read(origin) if origin and not self.before else None
         self.changes, self.saved = [], time.monotonic()
-        self.ends, self.scores = Pace(), Pace()
+        self.ends = Pace()
 
     def _read_before(self, origin):
         """Return what constants.json says of a run to be continued; None: a new one."""

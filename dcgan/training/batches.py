@@ -22,16 +22,19 @@ class Batches:
 
     held: the faces on the device, if they fit there. Calls then get the "places" of
     their faces, and take these by themselves; else "real", the faces.
+
+    most: if more than `steps`, calls may be of so many iterations, see filling().
     """
 
-    def __init__(self, faces, chance, schedules, steps, device):
+    def __init__(self, faces, chance, schedules, steps, device, most=0):  # noqa: PLR0913
         self.faces, self.chance, self.schedules = faces, chance, schedules
         self.faces_each = chance.batch_size * chance.d_steps  # of an iteration
         self.held, self.device = device.hold(faces), device
+        most = max(most, steps)
         if self.held is None:
             fitting = LARGEST // (self.faces_each * faces[0].nbytes)
-            steps = max(1, min(steps, int(fitting)))
-        self.steps = steps
+            most = max(1, min(most, int(fitting)))
+        self.steps = filling(len(self), min(steps, most), most)
 
     def __len__(self):
         return len(self.faces) // self.faces_each
@@ -71,13 +74,13 @@ def gather(faces, places):
     return np.take(np.asarray(faces), places, axis=0)
 
 
-def filling(iterations, steps):
-    """Return how many iterations, `steps` or up to twice as many, a call should make
-    that the fewest of an epoch are left over: as few as 0, and of a short epoch all.
+def filling(iterations, fewest, most):
+    """Return how many iterations a call should make, from `fewest` to `most`, that as
+    few of an epoch as can be are left over; of a shorter epoch all of them.
     """
-    if 0 < iterations < 2 * steps:
-        return iterations
-    return min(range(steps, 2 * steps), key=lambda each: iterations % each)
+    if fewest < most and iterations <= most:
+        return max(2, iterations)
+    return min(range(fewest, most + 1), key=lambda each: (iterations % each, -each))
 
 
 def cut(iterations, start, steps):

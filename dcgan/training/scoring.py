@@ -5,10 +5,12 @@ scores of a run differ by its generators alone.
 """
 
 import functools
+import time
 
 import numpy as np
 
 from dcgan.common.console import UserError
+from dcgan.runs.run import Pace
 from dcgan.scores import inception, metrics
 from dcgan.training.chance import pick, stream
 from dcgan.training.hardware import has_gpu
@@ -40,6 +42,7 @@ class Scorer:
         self.protocol = protocol_of(kind, samples, len(faces))
         self._diversity = real_diversity(faces, seed)
         self.real, self.network, self.is_over = None, None, lambda: False
+        self.pace, self.took = Pace(), 0.0  # seconds of the last scores()
         if not self.count or not device.is_first:
             return
         self.real = pick(faces, self.count, seed, "score_real")
@@ -50,7 +53,16 @@ class Scorer:
 
     def scores(self, sheet, fake):
         """Return {"diversity": of the sheet} with the score of the fakes, if any."""
-        return {"diversity": self.diversity(sheet), **self.score(fake)}
+        began = time.monotonic()
+        scores = {"diversity": self.diversity(sheet), **self.score(fake)}
+        self.took = time.monotonic() - began
+        if fake is not None:
+            self.pace.note(self.took)
+        return scores
+
+    def is_due(self, share):
+        """Tell whether another score would take no more than a share of the time."""
+        return self.pace.is_due(share)
 
     def unscored(self):
         """Return what scores() does, all None: of an epoch that draws nothing."""

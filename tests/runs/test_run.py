@@ -184,7 +184,6 @@ def test_an_epochs_end_is_due_when_it_takes_a_small_share_of_the_time(
     now = 1000.0
     assert run.end_is_due(1.0, Progress(epoch=2))
     assert run.end_is_due(0.1, Progress(epoch=14))
-    assert run.scores.is_due(0.1)  # it has a pace of its own
 
 
 def test_a_disk_without_room_for_what_is_to_be_kept_is_told_first(gan, monkeypatch):

@@ -28,13 +28,22 @@ def test_gathered_faces_are_copies_in_the_order_asked_for():
 
 
 def test_calls_on_a_gpu_leave_few_iterations_of_an_epoch_over():
-    assert batches.filling(627, 32) == 33  # 19 calls, where 32 would leave 19 over
-    assert batches.filling(40, 32) == 40
-    assert batches.filling(0, 32) == 32
+    assert batches.filling(627, 32, 63) == 57  # 11 calls, where 32 would leave 19 over
+    assert batches.filling(40, 32, 63) == 40
+    assert batches.filling(1, 32, 63) == 2  # 1 would be plain train_on_batch
+    assert batches.filling(40, 4, 4) == batches.filling(3, 4, 4) == 4  # as was asked
     for iterations in range(64, 2000, 7):
-        each = batches.filling(iterations, 32)
+        each = batches.filling(iterations, 32, 63)
         assert 32 <= each < 64
         assert iterations % each == min(iterations % k for k in range(32, 64))
+
+
+def test_calls_that_carry_their_faces_fill_an_epoch_too(monkeypatch):
+    monkeypatch.setattr(batches, "LARGEST", 50 * 12)
+    faces = np.zeros((2 * 45, 2, 2, 3), "uint8")
+    chance = Chance(seed=1, batch_size=2, latent=1)
+    some = Batches(faces, chance, Schedules(1e-4, 1e-4, 0, 0, 0.9), 4, Device(), 63)
+    assert some.steps == 15  # 25 fit, 15 leave none of 45 over
 
 
 @pytest.mark.parametrize(

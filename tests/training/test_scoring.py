@@ -1,5 +1,7 @@
 """The scores of a run: always the same noise, and the same real faces."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -173,3 +175,27 @@ def test_a_run_that_is_to_stop_waits_for_no_score(over_after, faces):
     scorer.real_features = lambda: scorer._features(scorer.real)
     assert scorer.score(faces[:3]) == {"kid": None}
     assert len(looked) == over_after + 1
+
+
+def test_scores_that_take_long_come_seldom(faces, monkeypatch):
+    now = 1000.0
+
+    def take_long(fake):
+        nonlocal now
+        now += 50 if fake is not None else 1
+        return {}
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    scorer = Scorer("mmd", faces, 300, 1, Device())
+    scorer.score = take_long
+    assert scorer.is_due(0.1)
+    scorer.scores(faces[:4], fakes(4))
+    assert scorer.took == 50
+    for passed, is_due in ((0, False), (499, False), (501, True)):
+        now = 1050.0 + passed
+        assert scorer.is_due(0.1) == is_due
+    now = 1060.0
+    scorer.scores(faces[:4], None)
+    assert scorer.took == 1
+    assert not scorer.is_due(0.1)
+    assert scorer.is_due(1.0)
