@@ -23,7 +23,11 @@ from dcgan.runs.generators import find, folder_of, in_words
 from dcgan.scores import features, inception, metrics
 from dcgan.scores.nearest import nearest
 from dcgan.training.chance import noise, pick
-from dcgan.training.hardware import describe_backend, describe_device
+from dcgan.training.hardware import (
+    describe_backend,
+    describe_device,
+    keep_compiled,
+)
 
 # Which generator, and against which faces
 RUN = ""  # a run folder, or a generator or checkpoint in one; empty: see above
@@ -72,6 +76,7 @@ def main(argv=None):
     path = folder_of(RUN)
     folder, which = find(path, WHICH)
     with quiet_stderr():  # the backend wakes up here, and tells all about it
+        keep_compiled()
         generator, facts = models.load_generator(folder, which)
     print(f"{in_words(path, facts)}\nDevice    {describe_device()}")
     real = open_real(path, facts)

@@ -20,6 +20,7 @@ from dcgan.runs import curves, directions
 from dcgan.runs.generators import find, folder_of, in_words, named
 from dcgan.training import latent
 from dcgan.training.chance import noise
+from dcgan.training.hardware import keep_compiled
 
 # Which generator
 RUN = ""  # a run folder, or a generator or checkpoint in one; empty: see above
@@ -83,6 +84,7 @@ def main(argv=None):
     folder, which = find(path, WHICH)
     way = directions.find(folder, DIRECTION, models.LATENT) if DIRECTION else None
     with quiet_stderr():  # the backend wakes up here, and tells all about it
+        keep_compiled()
         generator, facts = models.load_generator(folder, which)
     print(in_words(path, facts))
     if EXPORT:

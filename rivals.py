@@ -21,7 +21,11 @@ from dcgan.common.options import current, options, typed
 from dcgan.networks.backend import is_out_of_memory, keras, layers, ops
 from dcgan.runs import curves, folder, generators
 from dcgan.training.chance import noise, stream
-from dcgan.training.hardware import describe_backend, describe_device
+from dcgan.training.hardware import (
+    describe_backend,
+    describe_device,
+    keep_compiled,
+)
 from preprocess import check_enough, checksum_of, name_of, open_faces, prepare
 
 # How to learn
@@ -234,6 +238,7 @@ def main(argv=None):
     models.check_size(NETWORK, IMAGE_SIZE)
     if batch_size() < 2:
         raise UserError(f"{typed(batch_size=1)} has nothing to compare: 2 at least.")
+    keep_compiled()
     print(f"Device    {describe_device()}\nBackend   {describe_backend()}", flush=True)
     run = run_folder()
     folder.check_writable(run)

@@ -216,8 +216,7 @@ def find(which, batch_size):
         return Device()
     import jax
 
-    if hardware.has_gpu():  # JAX wakes up there, and tells all about it
-        hardware.keep_compiled()
+    hardware.keep_compiled()  # JAX wakes up there, and tells all about it
     count = jax.device_count()
     if jax.process_count() == 1 and (which == "one" or count == 1):
         return Device()

@@ -61,16 +61,20 @@ def _gpu_memory():
 
 
 def keep_compiled():
-    """Let JAX keep what it compiles on the disk, where the next run will find it.
+    """Let JAX keep what it compiles for a GPU on the disk, where the next process will
+    find it: the call of a training, and the hundred small programs of any start.
 
     In JAX_COMPILATION_CACHE_DIR, or ~/.cache/dcgan-jax. To be called before it compiles
     anything. Not for CPUs, whose home may be another processor's, too.
     """
+    if keras.backend.backend() != "jax" or not has_gpu():
+        return
     import jax
 
     if not jax.config.jax_compilation_cache_dir:  # the variable's, or None
         kept = Path.home() / ".cache" / "dcgan-jax"
         jax.config.update("jax_compilation_cache_dir", str(kept))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def precision_for(wanted, before=None):
