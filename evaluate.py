@@ -23,11 +23,7 @@ from dcgan.runs.generators import find, folder_of, in_words
 from dcgan.scores import features, inception, metrics
 from dcgan.scores.nearest import nearest
 from dcgan.training.chance import noise, pick
-from dcgan.training.hardware import (
-    describe_backend,
-    describe_device,
-    keep_compiled,
-)
+from dcgan.training.hardware import describe_backend, describe_device, keep_compiled
 
 # Which generator, and against which faces
 RUN = ""  # a run folder, or a generator or checkpoint in one; empty: see above

@@ -21,11 +21,7 @@ from dcgan.common.options import current, options, typed
 from dcgan.networks.backend import is_out_of_memory, keras, layers, ops
 from dcgan.runs import curves, folder, generators
 from dcgan.training.chance import noise, stream
-from dcgan.training.hardware import (
-    describe_backend,
-    describe_device,
-    keep_compiled,
-)
+from dcgan.training.hardware import describe_backend, describe_device, keep_compiled
 from preprocess import check_enough, checksum_of, name_of, open_faces, prepare
 
 # How to learn
