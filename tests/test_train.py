@@ -30,6 +30,7 @@ from dcgan.scores import inception
 from dcgan.training import compiled, scoring
 from dcgan.training.beside import Beside
 from dcgan.training.devices import Device
+from dcgan.training.progress import Progress
 from dcgan.training.scoring import Scorer
 from tests.runs.saved import make_old_checkpoint
 from tests.tiny import (
@@ -196,6 +197,25 @@ def test_a_run_stopped_and_killed_in_its_epochs_ends_with_the_same_bits(
     assert "Continuing runs/tiny at epoch 2, iteration 1." in printed
     assert_same_bits(final("runs/whole"), final())
     assert numbers_of() == numbers_of("runs/whole")
+
+
+def test_an_epochs_end_waits_for_that_of_the_one_before(quick, monkeypatch):
+    second_ended, scores = threading.Event(), Scorer.scores
+    end_epoch = Progress.end_epoch
+
+    def score_slowly(scorer, *arguments):
+        second_ended.wait(0.5)  # comes to pass only where it is not waited for
+        return scores(scorer, *arguments)
+
+    def end(progress, *arguments):
+        if progress.epoch == 2:
+            second_ended.set()
+        return end_epoch(progress, *arguments)
+
+    monkeypatch.setattr(Scorer, "scores", score_slowly)
+    monkeypatch.setattr(Progress, "end_epoch", end)
+    train.main(["--epochs", "3", "--epoch-end-share", "1e-9", "--run", "runs/slow"])
+    assert [row["epoch"] for row in log_of("runs/slow")] == ["1", "2", "3"]
 
 
 def test_ctrl_c_waits_for_no_score_but_the_last(quick, monkeypatch):
