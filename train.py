@@ -204,7 +204,7 @@ def finish_epoch(run, gan, device, progress, scorer, beside):  # noqa: PLR0913
     beside.wait()
     began = time.monotonic()
     is_whole = is_last or run.end_is_due(EPOCH_END_SHARE, progress)
-    is_due = progress.epoch % SCORE_EVERY == 0 and scorer.is_due(EPOCH_END_SHARE)
+    is_due = progress.epoch % SCORE_EVERY == 0 and scorer.pace.is_due(EPOCH_END_SHARE)
     is_scored = device.from_first(is_last or is_due)
     if not device.from_first(is_whole):
         stood = time.monotonic() - stands_since

@@ -46,10 +46,10 @@ def through_train(spec):
 
     def prepare(iterations):
         call = steps * spec.batch
-        of_gpu = call * max(1, HELD // call)
-        batches, calls = epoch_of(
-            of_gpu if hardware.has_gpu() else iterations * spec.batch
-        )
+        count = iterations * spec.batch
+        if hardware.has_gpu():
+            count = call * max(1, HELD // call)
+        batches, calls = epoch_of(count)
 
         def run():
             # The loop of train.train, without checkpoints and Ctrl-C

@@ -33,7 +33,7 @@ class Scorer:
     kind: "mmd", "kid" or "none"; faces: real ones (N, S, S, 3) uint8; samples: as in
     count_of(). For KID Inception's weights are fetched if need be; UserError if they
     are not to be had. Only the first process of several scores. A score that is being
-    made is left unmade, None, when is_over() says so.
+    made is left unmade, None, when is_over() says so. pace: that of scores.
     """
 
     def __init__(self, kind, faces, samples, seed, device, folder="data"):  # noqa: PLR0913
@@ -59,10 +59,6 @@ class Scorer:
         if fake is not None:
             self.pace.note(self.took)
         return scores
-
-    def is_due(self, share):
-        """Tell whether another score would take no more than a share of the time."""
-        return self.pace.is_due(share)
 
     def unscored(self):
         """Return what scores() does, all None: of an epoch that draws nothing."""

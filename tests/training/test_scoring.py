@@ -188,14 +188,14 @@ def test_scores_that_take_long_come_seldom(faces, monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: now)
     scorer = Scorer("mmd", faces, 300, 1, Device())
     scorer.score = take_long
-    assert scorer.is_due(0.1)
+    assert scorer.pace.is_due(0.1)
     scorer.scores(faces[:4], fakes(4))
     assert scorer.took == 50
     for passed, is_due in ((0, False), (499, False), (501, True)):
         now = 1050.0 + passed
-        assert scorer.is_due(0.1) == is_due
+        assert scorer.pace.is_due(0.1) == is_due
     now = 1060.0
     scorer.scores(faces[:4], None)
     assert scorer.took == 1
-    assert not scorer.is_due(0.1)
-    assert scorer.is_due(1.0)
+    assert not scorer.pace.is_due(0.1)
+    assert scorer.pace.is_due(1.0)
