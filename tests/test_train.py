@@ -171,6 +171,7 @@ def interrupt(patch, call, kill=False):
 def test_a_run_stopped_and_killed_in_its_epochs_ends_with_the_same_bits(
     quick, monkeypatch, capsys
 ):
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)  # would be told, where it is set
     monkeypatch.setattr(train, "IMAGES", 120)  # three calls an epoch
     train.main(["--run", "runs/whole"])
     monkeypatch.setattr(train, "RUN", "runs/tiny")
