@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import models
+from dcgan.networks import layers
 
 EVERY = [
     (name, size) for name, network in models.NETWORKS.items() for size in network.sizes
@@ -287,6 +288,24 @@ def test_the_losses_are_cross_entropy_of_the_discriminators_logits():
     assert scores["loss"] == pytest.approx(costs / 2, rel=1e-4)
     assert scores["real_share_called_real"] == np.mean(real_logits > 0)
     assert scores["fake_share_called_fake"] == np.mean(fake_logits <= 0)
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("loss", ["cross-entropy", "relativistic"])
+def test_one_pass_for_real_and_fake_faces_says_what_two_do(loss, monkeypatch):
+    if keras.backend.backend() != "jax":
+        pytest.skip("of JAX alone")
+    found = {}
+    for on_cpu in (True, False):
+        monkeypatch.setattr(layers, "on_cpu", lambda on_cpu=on_cpu: on_cpu)
+        gan = build(loss=loss, augment=KINDS)
+        has_one = any(isinstance(it, models.InTurns) for it in gan.judge.layers)
+        assert has_one is not on_cpu
+        gan.judge.optimizer.epsilon = 1.0  # what moves is nearly the gradient itself
+        scores = step_3(gan)
+        found[on_cpu] = [*scores.values(), *map(to_numpy, gan.discriminator.weights)]
+    for one, two in zip(found[False], found[True], strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-6)
 
 
 def test_equal_seeds_begin_with_equal_weights():

@@ -88,7 +88,10 @@ def test_in_bfloat16_the_kernel_gradient_is_that_of_keras_to_its_digits(size):
 
 
 @pytest.mark.every_backend
-def test_batch_norm_is_that_of_keras():
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_batch_norm_is_that_of_keras(device, monkeypatch):
+    if device == "gpu":
+        compute_as_on_a_gpu(monkeypatch)
     random = np.random.default_rng(1)
     x = ops.convert_to_tensor(random.normal(0.5, 2, (8, 5, 5, 3)).astype("float32"))
     layers = [home.BatchNormalization(momentum=0.9) for home in (ours, keras.layers)]
@@ -108,6 +111,47 @@ def test_batch_norm_is_that_of_keras():
         assert_close(*(getattr(layer, name).value for layer in layers))
     same = ops.ones(x.shape) * 1e3  # where rounding could make a variance negative
     assert np.isfinite(ops.convert_to_numpy(layers[0](same, training=True))).all()
+
+
+@pytest.mark.every_backend
+def test_kinds_in_turns_are_judged_as_one_after_the_other(monkeypatch):
+    compute_as_on_a_gpu(monkeypatch)
+    random = np.random.default_rng(1)
+    kinds = [
+        ops.convert_to_tensor(random.normal(mean, 2, (4, 6, 6, 3)).astype("float32"))
+        for mean in (0.5, -1)
+    ]
+    found = []
+    one_by_one = lambda judge, *kinds: [judge(it) for it in kinds]  # noqa: E731
+    for home, judged in ((ours, ours.in_turns), (keras.layers, one_by_one)):
+        keras.utils.set_random_seed(1)
+        judge = keras.Sequential(
+            [
+                keras.Input((6, 6, 3)),
+                home.Conv2D(5, 4, 2, "same", use_bias=False),
+                home.BatchNormalization(momentum=0.9),
+                keras.layers.LeakyReLU(0.2),
+                keras.layers.Flatten(),
+                keras.layers.Dense(1),
+            ]
+        )
+        weights = judge.trainable_variables
+
+        def trained(values, judged=judged, judge=judge, weights=weights):
+            """The logits weighted and summed, and the moving statistics."""
+            mapping = list(zip(weights, values, strict=True))
+            with keras.StatelessScope(state_mapping=mapping) as scope:
+                logits = judged(lambda x: judge(x, training=True), *kinds)
+            still = judge.non_trainable_variables
+            moving = [scope.get_current_value(variable) for variable in still]
+            return sum(ops.sum(ops.sin(it * 9)) for it in logits), (logits, moving)
+
+        import jax
+
+        of_weights = jax.grad(trained, has_aux=True)
+        found.append(of_weights([weight.value for weight in weights]))
+    for ours_found, theirs in zip(*map(keras.tree.flatten, found), strict=True):
+        assert_close(ours_found, theirs)
 
 
 @pytest.mark.parametrize(
@@ -150,3 +194,10 @@ def assert_close(a, b):
     a, b = ops.convert_to_numpy(a), ops.convert_to_numpy(b)
     assert a.shape == b.shape
     assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max()
+
+
+def compute_as_on_a_gpu(monkeypatch):
+    """Compute on the CPU by what JAX computes by on a GPU; skip on other backends."""
+    if keras.backend.backend() != "jax":
+        pytest.skip("of JAX alone")
+    monkeypatch.setattr(ours, "on_cpu", lambda: False)

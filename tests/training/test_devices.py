@@ -177,6 +177,9 @@ TRAIN_ALL = """
 import json, sys
 import train
 from dcgan.common.options import current
+from dcgan.networks import layers
+if "as-gpus" in sys.argv:
+    layers.on_cpu = lambda: False
 constants = current(train)
 for name, options in json.load(sys.stdin).items():
     vars(train).update(constants)
@@ -186,13 +189,16 @@ for name, options in json.load(sys.stdin).items():
 
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory, needs_jax):
-    """Train an iteration by each recipe on one device, and on four; return folders."""
+    """Train an iteration by each recipe on one device, and on four; return folders.
+
+    The four compute by the layers that are for GPUs.
+    """
     narrow = [*RUN, "--images", "16", "--width", "0.05", "--epochs", "1"]
     folders, running = [], []
-    for count in (1, 4):
+    for count, how in ((1, "as-a-cpu"), (4, "as-gpus")):
         folders.append(tmp_path_factory.mktemp(f"on{count}"))
         process = subprocess.Popen(
-            [sys.executable, "-c", TRAIN_ALL],
+            [sys.executable, "-c", TRAIN_ALL, how],
             cwd=folders[-1],
             env=environment(count, PYTHONPATH=str(SUITE)),
             stdin=subprocess.PIPE,
