@@ -399,7 +399,7 @@ def draw(generator, noise):
     with its batch norm's own statistics, so that a face does not depend on the others.
     """
     size = generator.output_shape[1]
-    return _in_parts(lambda n: to_pixels(generator(n, training=False)), noise, size)
+    return _in_parts(lambda n: to_pixels(generator.predict_on_batch(n)), noise, size)
 
 
 def judge(discriminator, faces):
@@ -411,7 +411,7 @@ def judge(discriminator, faces):
 
     def of_part(pixels):
         scaled = pixels / np.float32(127.5) - 1
-        return ops.convert_to_numpy(logit(scaled, training=False))[:, 0]
+        return logit.predict_on_batch(scaled)[:, 0]
 
     return _in_parts(of_part, faces, size)
 

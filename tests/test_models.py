@@ -384,7 +384,7 @@ def test_larger_faces_are_drawn_fewer_at_a_time():
         def __init__(self, size):
             self.output_shape = (None, size, size, 3)
 
-        def __call__(self, noise, training):
+        def predict_on_batch(self, noise):
             counts.append(len(noise))
             return keras.ops.zeros((len(noise), 2, 2, 3))
 

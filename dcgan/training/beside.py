@@ -1,6 +1,9 @@
 """What an epoch leaves is scored and saved beside the next epoch, on a thread."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
+
+# Seconds until what is waited for is told
+SOON = 2
 
 
 class Beside:
@@ -13,13 +16,15 @@ class Beside:
         self.possible, self.job = possible, None
 
     def __enter__(self):
-        self.thread = ThreadPoolExecutor(1)
+        self.thread = futures.ThreadPoolExecutor(1)
         return self
 
     def __exit__(self, kind, *_):
-        self.thread.shutdown()
-        if kind is None:  # else there is a worse error, or the job's own
-            self.wait()
+        try:
+            if kind is None:  # else there is a worse error, or the job's own
+                self.wait()
+        finally:
+            self.thread.shutdown()
 
     def start(self, job):
         """Start job(), once the one before is through."""
@@ -30,7 +35,9 @@ class Beside:
             job()
 
     def wait(self):
-        """Wait for the job, if there is one."""
+        """Wait for the job, if there is one; say so if that takes long."""
         job, self.job = self.job, None
         if job:
+            if futures.wait([job], SOON).not_done:
+                print("Waiting   for an epoch to be scored and saved.", flush=True)
             job.result()

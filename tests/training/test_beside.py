@@ -26,6 +26,15 @@ def test_a_job_is_done_beside_and_waited_for():
     assert done == [1, 2, 3]
 
 
+def test_a_wait_that_takes_long_is_told(monkeypatch, capsys):
+    monkeypatch.setattr("dcgan.training.beside.SOON", 0)
+    go_on = threading.Event()
+    with Beside() as beside:
+        beside.start(lambda: go_on.wait(60))
+        threading.Timer(0.2, go_on.set).start()
+    assert "Waiting   for an epoch to be scored" in capsys.readouterr().out
+
+
 def refused():
     raise UserError("The disk is full.")
 
