@@ -25,6 +25,7 @@ from dcgan.networks.layers import (
     BatchNormalization,
     Conv2D,
     Conv2DTranspose,
+    Normal,
     can_take_turns,
     in_turns,
 )
@@ -108,8 +109,8 @@ def build_gan(  # noqa: PLR0913
     `network` and `image_size` as in NETWORKS; `learning_rates` of G and D and `beta_1`
     are Adam's. With `precision` "bfloat16" all but the last layers and the losses
     compute in that; weights are float32 in any case.
-    Equal seeds give equal first weights. Raises UserError for a size that the network
-    does not have, and for a loss that there is not.
+    Equal seeds give equal first weights, on all backends. Raises UserError for a size
+    that the network does not have, and for a loss that there is not.
     """
     keras.utils.set_random_seed(seed)
     with _computing_in(precision):
@@ -565,12 +566,12 @@ def _transposed(x, width, **options):
 
 
 def _batch_norm(x):
-    gamma = keras.initializers.RandomNormal(1.0, 0.02)
+    gamma = Normal(1.0, 0.02)
     return BatchNormalization(momentum=0.9, epsilon=1e-5, gamma_initializer=gamma)(x)
 
 
 def _normal():
-    return keras.initializers.RandomNormal(0.0, 0.02)
+    return Normal(0.0, 0.02)
 
 
 # The sizes of the "dcgan" network, 4 to 7 times a power of two, each with its grid and

@@ -116,7 +116,10 @@ def plain(generator):
                 f"{type(layer).__name__} is no layer of Keras: a file with it could "
                 "not be loaded without this suite."
             )
-        return kind.from_config(layer.get_config())
+        config = layer.get_config()
+        # First weights, by ours: what loads the file has others at once
+        config = {k: v for k, v in config.items() if not k.endswith("_initializer")}
+        return kind.from_config(config)
 
     model = keras.models.clone_model(generator, clone_function=own)
     model.set_weights(generator.get_weights())

@@ -1,4 +1,5 @@
-"""Keras' layers with the same numbers, faster: convolutions, and back, and batch norm.
+"""Keras' layers with the same numbers, faster: convolutions, and back, and batch norm;
+and first weights.
 
 A transposed convolution is the gradient of a convolution by its input, and the other
 way round. So each of the two layers can be the gradient of the other, and both have the
@@ -16,6 +17,8 @@ Their names are those of Keras' layers, by which weights are found in a file.
 import contextvars
 import functools
 
+import numpy as np
+
 from dcgan.networks.backend import keras, layers, on_cpu, ops
 
 # So few filters double pictures by `sub_pixels`, more of them, on TensorFlow, by
@@ -28,6 +31,17 @@ NARROW = 4
 # Grids up to this width, in bfloat16 on TensorFlow, have it by `_kernel_products`: 1.4
 # times as fast at 8 pixels as the library's own, and 3 times at 4
 MULTIPLIED = 8
+
+
+@keras.saving.register_keras_serializable("dcgan")  # copies of a network need it
+class Normal(keras.initializers.RandomNormal):
+    """Keras' initializer, drawn by NumPy: alike on every backend, and JAX need not
+    compile a program for each shape, which takes seconds.
+    """
+
+    def __call__(self, shape, dtype=None):
+        drawn = np.random.default_rng(self.seed).normal(self.mean, self.stddev, shape)
+        return drawn.astype(dtype)
 
 
 class Conv2D(layers.Conv2D):

@@ -5,8 +5,8 @@ it is called in training. In step 5 that would move D's weights, which are to st
 Here the kernel is divided as it is used.
 """
 
-from dcgan.networks.backend import keras, layers, ops
-from dcgan.networks.layers import Conv2D
+from dcgan.networks.backend import layers, ops
+from dcgan.networks.layers import Conv2D, Normal
 
 
 class SpectralConv2D(Conv2D):
@@ -20,7 +20,7 @@ class SpectralConv2D(Conv2D):
         super().build(input_shape)
         self.vector = self.add_weight(
             shape=(self.filters, 1),
-            initializer=keras.initializers.RandomNormal(),
+            initializer=Normal(),
             trainable=False,
             autocast=False,
             name="vector",

@@ -165,6 +165,15 @@ def test_batch_norm_of_another_kind_is_that_of_keras_too(options, size):
     assert_close(*(layer.moving_mean.value + 1 for layer in both))
 
 
+def test_first_weights_are_drawn_by_numpy_so_that_no_backend_decides():
+    drawn = ours.Normal(1.0, 2.0, seed=5)((200, 300), "float32")
+    assert type(drawn) is np.ndarray
+    assert drawn.dtype == "float32"
+    assert (drawn.mean(), drawn.std()) == pytest.approx((1, 2), abs=0.05)
+    assert (drawn == ours.Normal(1.0, 2.0, seed=5)((200, 300), "float32")).all()
+    assert (drawn != ours.Normal(1.0, 2.0, seed=6)((200, 300), "float32")).mean() > 0.9
+
+
 def weighted(layer):
     """The sum of a layer's outputs, each times another number, as (n, 1)."""
 
