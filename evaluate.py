@@ -119,8 +119,8 @@ def draw(generator):
     of_all = noise(SEED, "evaluate_fake", (SAMPLES, models.LATENT))
     parts = []
     with Bar(total=SAMPLES, unit=" faces", desc="Drawing fakes") as bar:
-        for first in range(0, SAMPLES, 256):
-            parts.append(models.draw(generator, of_all[first : first + 256]))
+        for first in range(0, SAMPLES, 250):
+            parts.append(models.draw(generator, of_all[first : first + 250]))
             bar.update(len(parts[-1]))
     return np.concatenate(parts)
 

@@ -11,6 +11,7 @@ NETWORKS, at the end of this file.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ import numpy as np
 from dcgan.common.console import UserError
 from dcgan.common.options import typed
 from dcgan.networks.augment import NUMBERS, Augment
-from dcgan.networks.backend import keras, layers, ops
+from dcgan.networks.backend import inferred, keras, layers, ops
 from dcgan.networks.layers import (
     BatchNormalization,
     Conv2D,
@@ -298,7 +299,7 @@ def build_judge(discriminator, recipe=PLAIN):
     faces = _augmented({"real": _scaled(real), "fake": fake}, inputs, recipe)
     if recipe.r1:
         faces["real"] = R1(logit, recipe.r1, loss.share)(faces["real"])
-    if can_take_turns() and recipe.d_norm != "spectral" and not recipe.r1:
+    if can_take_turns(logit) and not recipe.r1:
         logits = InTurns(logit)(faces)
     else:
         logits = {name: logit(faces[name]) for name in faces}
@@ -400,7 +401,7 @@ def draw(generator, noise):
     with its batch norm's own statistics, so that a face does not depend on the others.
     """
     size = generator.output_shape[1]
-    return _in_parts(lambda n: to_pixels(generator.predict_on_batch(n)), noise, size)
+    return _in_parts(lambda n: to_pixels(inferred(generator, n)), noise, size)
 
 
 def judge(discriminator, faces):
@@ -408,20 +409,22 @@ def judge(discriminator, faces):
 
     With the batch norm's own statistics, so that a face is judged by itself.
     """
-    logit, size = _logit(discriminator), faces.shape[1]
+    logit, size = _judging(discriminator), faces.shape[1]
 
     def of_part(pixels):
         scaled = pixels / np.float32(127.5) - 1
-        return logit.predict_on_batch(scaled)[:, 0]
+        return ops.convert_to_numpy(inferred(logit, scaled))[:, 0]
 
     return _in_parts(of_part, faces, size)
 
 
 def _in_parts(function, rows, image_size):
     """Join function(part) of all parts of rows (n, ...), which are of fewer faces
-    where these are larger than 64 pixels.
+    where these are larger than 64 pixels. All are as large as can be: each other size
+    is compiled anew.
     """
-    count = max(1, 256 * 64**2 // max(64, image_size) ** 2)
+    most = max(1, 256 * 64**2 // max(64, image_size) ** 2)
+    count = -(-len(rows) // -(-len(rows) // most))
     parts = [
         function(rows[first : first + count]) for first in range(0, len(rows), count)
     ]
@@ -453,6 +456,10 @@ def check_size(network, image_size):
 def _logit(discriminator):
     layer = discriminator.get_layer("logit")
     return keras.Model(discriminator.input, layer.output, name="logit_of_face")
+
+
+# One model for all faces: its programs are kept with it
+_judging = functools.lru_cache(1)(_logit)
 
 
 def _scaled(pixels):

@@ -308,6 +308,29 @@ def test_one_pass_for_real_and_fake_faces_says_what_two_do(loss, monkeypatch):
         np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.every_backend
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.BatchNormalization(),  # knows of no kinds
+        layers.BatchNormalization(scale=False),
+        keras.layers.Dropout(0.5),
+    ],
+)
+def test_what_mixes_kinds_is_not_given_them_in_one_pass(layer, monkeypatch):
+    monkeypatch.setattr(layers, "on_cpu", lambda: False)
+
+    def network(*after):
+        looks = [keras.Input((8, 8, 3)), layers.Conv2D(4, 3), *after]
+        return keras.Sequential([*looks, keras.layers.Flatten()])
+
+    is_jax = keras.backend.backend() == "jax"
+    assert layers.can_take_turns(network(layers.BatchNormalization())) == is_jax
+    assert not layers.can_take_turns(network(layer))
+    flat = network(keras.layers.Flatten(), layers.BatchNormalization())
+    assert not layers.can_take_turns(flat)
+
+
 def test_equal_seeds_begin_with_equal_weights():
     def first(seed):
         gan = build(seed=seed)
@@ -317,6 +340,20 @@ def test_equal_seeds_begin_with_equal_weights():
     assert all((a == b).all() for a, b in zip(one, again, strict=True))
     kernels = [k for k, weight in enumerate(one) if weight.ndim > 1]
     assert all((one[k] != two[k]).any() for k in kernels)
+
+
+def test_first_weights_are_of_our_initializer():
+    gan = build(d_norm="spectral"), build("tutorial", 64), build("blog")
+    networks = [model for each in gan for model in (each.generator, each.discriminator)]
+    random = [
+        initializer
+        for network in networks
+        for layer in network.layers
+        for name, initializer in vars(layer).items()
+        if name in ("kernel_initializer", "gamma_initializer")
+    ]
+    assert len(random) > 30
+    assert {type(initializer) for initializer in random} == {layers.Normal}
 
 
 @pytest.mark.every_backend
@@ -384,10 +421,10 @@ def test_larger_faces_are_drawn_fewer_at_a_time():
         def __init__(self, size):
             self.output_shape = (None, size, size, 3)
 
-        def predict_on_batch(self, noise):
+        def __call__(self, noise, training):
             counts.append(len(noise))
             return keras.ops.zeros((len(noise), 2, 2, 3))
 
     for size in (28, 64, 256):
         assert len(models.draw(Counting(size), noise(300))) == 300
-    assert counts == [256, 44, 256, 44, *18 * [16], 12]
+    assert counts == [150, 150, 150, 150, *18 * [16], 12]

@@ -37,7 +37,7 @@ keras.config.set_image_data_format("channels_last")
 keras.config.set_floatx("float32")
 keras.config.set_epsilon(1e-7)
 
-__all__ = ["keras", "layers", "on_cpu", "ops"]
+__all__ = ["inferred", "keras", "layers", "on_cpu", "ops"]
 
 
 def on_cpu():
@@ -49,6 +49,27 @@ def on_cpu():
     import tensorflow
 
     return not tensorflow.config.list_physical_devices("GPU")
+
+
+def inferred(model, x):
+    """Return model(x, training=False); on JAX by one program, kept with the model.
+
+    Else JAX compiles each operation by itself, eighty for a face. Keras' own predict
+    has one program, too, but gives the model's weights away while it computes.
+    """
+    if keras.backend.backend() != "jax":
+        return model(x, training=False)
+    import jax
+
+    if not hasattr(model, "inference"):
+
+        def call(trainable, others, x):
+            return model.stateless_call(trainable, others, x, training=False)[0]
+
+        model.inference = jax.jit(call)
+    groups = model.trainable_variables, model.non_trainable_variables
+    values = [[variable.value for variable in group] for group in groups]
+    return model.inference(*values, x)
 
 
 def is_out_of_memory(error):

@@ -117,7 +117,7 @@ def plain(generator):
                 "not be loaded without this suite."
             )
         config = layer.get_config()
-        # First weights, by ours: what loads the file has others at once
+        # Not our initializer, which other programs do not know: the file has weights
         config = {k: v for k, v in config.items() if not k.endswith("_initializer")}
         return kind.from_config(config)
 

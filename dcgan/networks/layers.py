@@ -32,6 +32,9 @@ NARROW = 4
 # times as fast at 8 pixels as the library's own, and 3 times at 4
 MULTIPLIED = 8
 
+# What batch norm of ours computes in
+FLOATS = ("float32", "bfloat16")
+
 
 @keras.saving.register_keras_serializable("dcgan")  # copies of a network need it
 class Normal(keras.initializers.RandomNormal):
@@ -40,8 +43,8 @@ class Normal(keras.initializers.RandomNormal):
     """
 
     def __call__(self, shape, dtype=None):
-        drawn = np.random.default_rng(self.seed).normal(self.mean, self.stddev, shape)
-        return drawn.astype(dtype)
+        drawn = np.random.default_rng(self.seed).standard_normal(shape, "float32")
+        return (self.mean + self.stddev * drawn).astype(dtype or "float32")
 
 
 class Conv2D(layers.Conv2D):
@@ -78,11 +81,8 @@ class BatchNormalization(layers.BatchNormalization):
     """
 
     def call(self, inputs, training=None, mask=None):
-        is_usual = self.center and self.scale and self.axis in (-1, 3) and mask is None
-        is_usual = is_usual and self.compute_dtype in ("float32", "bfloat16")
-        trains = training and self.trainable and len(inputs.shape) == 4
-        normalize = _normalize() if is_usual and trains else None
-        if not normalize:
+        normalize = _normalize() if self.is_usual() and training else None
+        if not normalize or mask is not None:
             return super().call(inputs, training, mask)
         weights = map(ops.convert_to_tensor, (self.gamma, self.beta))
         outputs, *moments = normalize(inputs, *weights, self.epsilon)
@@ -94,6 +94,12 @@ class BatchNormalization(layers.BatchNormalization):
                 kept.assign(kept * self.momentum + now * (1 - self.momentum))
         return outputs
 
+    def is_usual(self):
+        """Tell whether it trains as we can: on pictures, and all of its weights."""
+        is_whole = self.center and self.scale and self.trainable and not self.renorm
+        of_pictures = self.axis in (-1, 3) and self.input_spec.ndim == 4
+        return is_whole and of_pictures and self.compute_dtype in FLOATS
+
     def _moments(self, inputs, mask):
         if keras.backend.backend() == "torch":
             return super()._moments(inputs, mask)
@@ -101,6 +107,12 @@ class BatchNormalization(layers.BatchNormalization):
         mean, of_squares = ops.mean(inputs, axes), ops.mean(ops.square(inputs), axes)
         return mean, ops.maximum(of_squares - ops.square(mean), 0)
 
+
+# Layers to which each picture is one by itself
+KEEP_APART = (
+    *(layers.InputLayer, Conv2D, layers.LeakyReLU, layers.ReLU, layers.Activation),
+    *(layers.Flatten, layers.GlobalAveragePooling2D, layers.Dense),
+)
 
 # How many kinds of pictures take turns in what a layer is called with
 _kinds = contextvars.ContextVar("kinds", default=1)
@@ -122,10 +134,17 @@ def in_turns(judge, *kinds):
     return [judged[:, kind, None] for kind in range(len(kinds))]
 
 
-def can_take_turns():
-    """Tell whether `in_turns` is to be had: by JAX on GPUs, for which it is made. CPUs
-    are no faster for fewer things to do.
+def can_take_turns(network):
+    """Tell whether `in_turns` is for a network: by JAX on GPUs, as CPUs are no faster
+    for fewer things to do, and if each of its layers keeps pictures, or kinds, apart.
     """
+    return _jax_on_a_gpu() and all(
+        it.is_usual() if type(it) is BatchNormalization else type(it) in KEEP_APART
+        for it in network.layers
+    )
+
+
+def _jax_on_a_gpu():
     return keras.backend.backend() == "jax" and not on_cpu()
 
 
@@ -135,7 +154,7 @@ def _normalize():
     It returns the pictures normalized, and the means and the variances of their kinds,
     (kinds, C) float32.
     """
-    if can_take_turns():
+    if _jax_on_a_gpu():
         return functools.partial(_normalize_on_jax, _kinds.get())
     if keras.backend.backend() == "tensorflow" and on_cpu():
         return _normalize_on_tensorflow

@@ -2,6 +2,8 @@
 
 from concurrent import futures
 
+from dcgan.common.console import Bar
+
 # Seconds until what is waited for is told
 SOON = 2
 
@@ -39,5 +41,6 @@ class Beside:
         job, self.job = self.job, None
         if job:
             if futures.wait([job], SOON).not_done:
-                print("Waiting   for an epoch to be scored and saved.", flush=True)
+                with Bar.external_write_mode():
+                    print("Waiting   for an epoch to be scored and saved.", flush=True)
             job.result()

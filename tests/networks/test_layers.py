@@ -114,6 +114,23 @@ def test_batch_norm_is_that_of_keras(device, monkeypatch):
 
 
 @pytest.mark.every_backend
+def test_in_bfloat16_batch_norm_sums_in_float32(monkeypatch):
+    compute_as_on_a_gpu(monkeypatch)
+    random = np.random.default_rng(1)
+    x = ops.cast(random.normal(3, 1, (16, 16, 16, 3)), "bfloat16")
+    found = []
+    for home, dtype in ((ours, "mixed_bfloat16"), (keras.layers, "float32")):
+        layer = home.BatchNormalization(momentum=0.9, dtype=dtype)
+        layer.build(x.shape)
+        found.append([layer(ops.cast(x, layer.compute_dtype), training=True)])
+        found[-1] += [layer.moving_mean.value, layer.moving_variance.value]
+    of_ours, exact = [[ops.convert_to_numpy(it) for it in each] for each in found]
+    np.testing.assert_allclose(of_ours[0].astype("float32"), exact[0], atol=0.02)
+    for mine, theirs in zip(of_ours[1:], exact[1:], strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-3)
+
+
+@pytest.mark.every_backend
 def test_kinds_in_turns_are_judged_as_one_after_the_other(monkeypatch):
     compute_as_on_a_gpu(monkeypatch)
     random = np.random.default_rng(1)
@@ -169,6 +186,7 @@ def test_first_weights_are_drawn_by_numpy_so_that_no_backend_decides():
     drawn = ours.Normal(1.0, 2.0, seed=5)((200, 300), "float32")
     assert type(drawn) is np.ndarray
     assert drawn.dtype == "float32"
+    assert ours.Normal()((2, 3)).dtype == "float32"
     assert (drawn.mean(), drawn.std()) == pytest.approx((1, 2), abs=0.05)
     assert (drawn == ours.Normal(1.0, 2.0, seed=5)((200, 300), "float32")).all()
     assert (drawn != ours.Normal(1.0, 2.0, seed=6)((200, 300), "float32")).mean() > 0.9

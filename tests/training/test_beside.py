@@ -8,7 +8,7 @@ from dcgan.common.console import UserError
 from dcgan.training.beside import Beside
 
 
-def test_a_job_is_done_beside_and_waited_for():
+def test_a_job_is_done_beside_and_waited_for(capsys):
     go_on, done = threading.Event(), []
 
     def job():
@@ -24,6 +24,7 @@ def test_a_job_is_done_beside_and_waited_for():
         beside.start(lambda: done.append(2))
         beside.start(lambda: done.append(3))
     assert done == [1, 2, 3]
+    assert not capsys.readouterr().out  # none of them took long
 
 
 def test_a_wait_that_takes_long_is_told(monkeypatch, capsys):
