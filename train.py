@@ -58,7 +58,7 @@ AVERAGE_DECAY = 0.999  # [0.0..1) what is saved averages about 1 / (1 - this) it
 # What to learn by; what was tried, and lost, is in benchmarks/QUALITY.md
 LOSS = "cross-entropy"  # what they minimize, a row of dcgan/networks/losses.py
 AUGMENT = ""  # "colour,translation,cutout" or some of these, when pictures are few
-R1 = 0.0  # [0.0..] gamma of the gradient penalty, .01 to .1 at 64; D_NORM not batch
+R1 = 0.0  # [0.0..] gradient penalty's gamma, .05 at 64, .01 at 28; D_NORM not batch
 LABEL_SMOOTHING = 0.0  # [0.0..0.5] D's label for real faces is 1 minus this
 LABEL_FLIPPING = 0.0  # [0.0..0.5] share of D's labels that are swapped, real for fake
 
