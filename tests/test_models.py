@@ -310,14 +310,14 @@ def test_one_pass_for_real_and_fake_faces_says_what_two_do(loss, monkeypatch):
 
 @pytest.mark.every_backend
 @pytest.mark.parametrize(
-    "layer",
+    "make",
     [
-        keras.layers.BatchNormalization(),  # knows of no kinds
-        layers.BatchNormalization(scale=False),
-        keras.layers.Dropout(0.5),
+        keras.layers.BatchNormalization,  # knows of no kinds
+        lambda: layers.BatchNormalization(scale=False),
+        lambda: keras.layers.Dropout(0.5),
     ],
 )
-def test_what_mixes_kinds_is_not_given_them_in_one_pass(layer, monkeypatch):
+def test_what_mixes_kinds_is_not_given_them_in_one_pass(make, monkeypatch):
     monkeypatch.setattr(layers, "on_cpu", lambda: False)
 
     def network(*after):
@@ -326,7 +326,7 @@ def test_what_mixes_kinds_is_not_given_them_in_one_pass(layer, monkeypatch):
 
     is_jax = keras.backend.backend() == "jax"
     assert layers.can_take_turns(network(layers.BatchNormalization())) == is_jax
-    assert not layers.can_take_turns(network(layer))
+    assert not layers.can_take_turns(network(make()))
     flat = network(keras.layers.Flatten(), layers.BatchNormalization())
     assert not layers.can_take_turns(flat)
 
