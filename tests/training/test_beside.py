@@ -27,13 +27,18 @@ def test_a_job_is_done_beside_and_waited_for(capsys):
     assert not capsys.readouterr().out  # none of them took long
 
 
-def test_a_wait_that_takes_long_is_told(monkeypatch, capsys):
+def test_a_wait_that_takes_long_is_told(monkeypatch):
+    go_on, told = threading.Event(), []
+
+    def tell(line, **_):
+        told.append(line)
+        go_on.set()
+
     monkeypatch.setattr("dcgan.training.beside.SOON", 0)
-    go_on = threading.Event()
+    monkeypatch.setattr("dcgan.training.beside.print", tell, raising=False)
     with Beside() as beside:
         beside.start(lambda: go_on.wait(60))
-        threading.Timer(0.2, go_on.set).start()
-    assert "Waiting   for an epoch to be scored" in capsys.readouterr().out
+    assert told == ["Waiting   for an epoch to be scored and saved."]
 
 
 def refused():
