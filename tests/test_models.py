@@ -413,6 +413,15 @@ def test_a_drawn_face_does_not_depend_on_the_others():
     assert difference.max() <= 1
 
 
+@pytest.mark.every_backend
+def test_faces_are_drawn_by_the_weights_of_the_moment():
+    generator = models.build_generator("dcgan", 28, NARROW)
+    as_built = models.draw(generator, noise(10))
+    for weight in generator.trainable_weights:
+        weight.assign(weight * 4)
+    assert models.draw(generator, noise(10)).std() > 2 * as_built.std()
+
+
 def test_larger_faces_are_drawn_fewer_at_a_time():
     """As many as take the memory of 256 faces of 64 x 64."""
     counts = []
