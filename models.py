@@ -298,8 +298,9 @@ def build_judge(discriminator, recipe=PLAIN):
     inputs = {"real": real, "fake": fake}
     faces = _augmented({"real": _scaled(real), "fake": fake}, inputs, recipe)
     if recipe.r1:
-        faces["real"] = R1(logit, recipe.r1, loss.share)(faces["real"])
-    if can_take_turns(logit) and not recipe.r1:
+        judge_real = R1(logit, recipe.r1, loss.share)
+        logits = {"real": judge_real(faces["real"]), "fake": logit(faces["fake"])}
+    elif can_take_turns(logit):
         logits = InTurns(logit)(faces)
     else:
         logits = {name: logit(faces[name]) for name in faces}

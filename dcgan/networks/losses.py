@@ -4,6 +4,7 @@ To add a loss, write what it makes of a label and of D's logit, and a row. D's l
 the mean of what real and fake faces cost.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -128,45 +129,50 @@ def accuracies(border):
 
 
 class R1(layers.Layer):
-    """Pass real faces through, and add gamma / 2 |gradient of D there|^2 to the loss.
+    """Judge real faces, and add gamma / 2 |gradient of D there|^2 to the loss.
 
     Mescheder et al. 2018 (arXiv 1801.04406, equation 9): exact, the mean over the real
     faces as D sees them. `logit` is the model from faces to D's logits; `share` is what
-    LOSSES says of the rest of D's loss.
+    LOSSES says of the rest of D's loss. One pass serves both, and is gone back once.
     """
 
     def __init__(self, logit, gamma, share, **options):
         super().__init__(dtype="float32", **options)
         self.logit, self.gamma = logit, gamma * share
 
-    def call(self, faces):
-        gradient = gradients(lambda x: self.logit(x, training=False), faces)
+    def call(self, faces, training=None):
+        judge = functools.partial(self.logit, training=False)
+        logits, gradient = with_gradients(judge, faces)
         steepness = ops.sum(ops.square(gradient), (1, 2, 3))
         self.add_loss(self.gamma / 2 * ops.mean(steepness))
-        return faces
+        if self.logit.non_trainable_variables:  # it differs in training, by dropout say
+            return self.logit(faces, training=training)
+        return logits
 
-    def compute_output_spec(self, faces):
-        return keras.KerasTensor(faces.shape, faces.dtype)
+    def compute_output_spec(self, faces, training=None):
+        return self.logit.compute_output_spec(faces)
 
 
-def gradients(judge, faces):
-    """Return the gradient of judge(faces) (n, 1) with respect to each face.
+def with_gradients(judge, faces):
+    """Return judge(faces) (n, 1), and its gradient with respect to each face.
 
-    It can be differentiated once more, by what judge() depends on.
+    Both can be differentiated once more, by what judge() depends on.
     """
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
 
-        return jax.grad(lambda x: ops.sum(judge(x)))(faces)
+        judged, gradients = jax.vjp(judge, faces)
+        return judged, gradients(ops.ones_like(judged))[0]
     if backend == "tensorflow":
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
             tape.watch(faces)
-            total = ops.sum(judge(faces))
-        return tape.gradient(total, faces)
+            judged = judge(faces)
+        return judged, tape.gradient(judged, faces)
     import torch
 
     faces = faces.detach().requires_grad_()
-    return torch.autograd.grad(judge(faces).sum(), faces, create_graph=True)[0]
+    judged = judge(faces)
+    return judged, torch.autograd.grad(judged.sum(), faces, create_graph=True)[0]

@@ -162,7 +162,7 @@ def test_where_d_is_sure_of_fakes_only_the_minimax_game_teaches_g_nothing(loss, 
     """The slopes of docs/recipes.md."""
     logits = keras.ops.convert_to_tensor([[-8.0], [-4], [0], [4], [8]], "float32")
     g, ones = losses.LOSSES[loss].g, keras.ops.ones((5, 1))
-    gradient = losses.gradients(lambda x: g(ones, x), logits)
+    gradient = losses.with_gradients(lambda x: g(ones, x), logits)[1]
     np.testing.assert_allclose(to_numpy(gradient)[:, 0], slopes, rtol=1e-2)
 
 
@@ -238,7 +238,13 @@ def test_a_gradient_is_that_of_each_face():
     def judge(x):
         return keras.ops.sum(slope * x * x / 2, (1, 2, 3))[:, None]
 
-    gradient = losses.gradients(judge, keras.ops.convert_to_tensor(faces))
+    judged, gradient = losses.with_gradients(judge, keras.ops.convert_to_tensor(faces))
+    np.testing.assert_allclose(
+        to_numpy(judged)[:, 0],
+        (to_numpy(slope) * faces**2 / 2).sum((1, 2, 3)),
+        rtol=1e-4,
+        atol=1e-4,
+    )
     np.testing.assert_allclose(to_numpy(gradient), to_numpy(slope) * faces, rtol=1e-5)
 
 
@@ -257,7 +263,7 @@ def test_r1_adds_half_gamma_times_the_squared_gradient_on_real_faces(
             weight.assign(weight * 10)
     tensors = some_tensors(plain.generator)
     logit = models._logit(plain.discriminator)
-    gradient = to_numpy(losses.gradients(logit, scaled(tensors["real"])))
+    gradient = to_numpy(losses.with_gradients(logit, scaled(tensors["real"]))[1])
     # The papers add up what real and fake cost; D's loss here is the mean
     penalty = share * gamma / 2 * (gradient**2).sum((1, 2, 3)).mean()
     assert penalty > 0.01
@@ -267,3 +273,15 @@ def test_r1_adds_half_gamma_times_the_squared_gradient_on_real_faces(
     )
     flatter = [train_judge(steep, tensors)["loss"] for _ in range(4)]
     assert flatter[-1] < without + penalty / 2
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("training", [True, False])
+def test_by_r1_d_forgets_in_training_as_its_dropout_has_it(training):
+    face = keras.Input((2, 2, 1))
+    kept = keras.layers.Dropout(0.5, seed=1)(keras.layers.Flatten()(face))
+    logit = keras.Model(face, keras.layers.Dense(1, use_bias=False)(kept))
+    logit.set_weights([np.ones((4, 1))])
+    judged = keras.Model(face, losses.R1(logit, 1.0, 1.0)(face))
+    logits = to_numpy(judged(np.ones((999, 2, 2, 1)), training=training))
+    assert sorted(set(logits.ravel())) == ([0, 2, 4, 6, 8] if training else [4])
