@@ -133,7 +133,8 @@ class R1(layers.Layer):
 
     Mescheder et al. 2018 (arXiv 1801.04406, equation 9): exact, the mean over the real
     faces as D sees them. `logit` is the model from faces to D's logits; `share` is what
-    LOSSES says of the rest of D's loss. One pass serves both, and is gone back once.
+    LOSSES says of the rest of D's loss. One pass serves both, and is gone back once,
+    unless D is another in training, by dropout or spectral norm.
     """
 
     def __init__(self, logit, gamma, share, **options):
@@ -145,7 +146,7 @@ class R1(layers.Layer):
         logits, gradient = with_gradients(judge, faces)
         steepness = ops.sum(ops.square(gradient), (1, 2, 3))
         self.add_loss(self.gamma / 2 * ops.mean(steepness))
-        if self.logit.non_trainable_variables:  # it differs in training, by dropout say
+        if self.logit.non_trainable_variables:
             return self.logit(faces, training=training)
         return logits
 

@@ -54,6 +54,16 @@ def test_the_refusal_comes_with_the_first_look_at_the_card(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("capability", "has"),
+    [("7.5", False), ("8.0", True), ("12.0", True), ("gfx942", True), ("", True)],
+)
+def test_a_card_that_computes_in_bfloat16_is_known_by_what_jax_calls_it(
+    capability, has
+):
+    assert hardware._from_ampere_on(capability) is has
+
+
+@pytest.mark.parametrize(
     ("flags", "has"),
     [
         ("flags : fpu avx2 avx512f avx512_bf16", True),
