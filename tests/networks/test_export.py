@@ -182,6 +182,7 @@ def test_weights_beside_an_onnx_file_are_taken_in():
 def test_what_cannot_be_written_is_a_line_before_anything_is_loaded(
     monkeypatch, path, message
 ):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
     monkeypatch.setitem(sys.modules, "tf2onnx", None)  # as where it is not installed
     Path("v1.2").mkdir()
     Path("there").mkdir()
