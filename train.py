@@ -218,7 +218,8 @@ def finish_epoch(run, gan, device, progress, scorer, beside):  # noqa: PLR0913
 
     def leave():
         scores = scorer.scores(sheet, fake)
-        row = ended.end_epoch(batch_size() * D_STEPS, scores, stood)
+        still = stood if beside.possible else time.monotonic() - stands_since
+        row = ended.end_epoch(batch_size() * D_STEPS, scores, still)
         run.save_epoch(arrays, average, ended, sheet, scorer.protocol)
         progress.rows, progress.best = ended.rows, ended.best
         run.ends.note(time.monotonic() - began - scorer.took)

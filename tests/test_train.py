@@ -67,6 +67,22 @@ def names_of(run):
     return [path.name for path in checkpoints.paths(run)]
 
 
+@pytest.mark.parametrize("option", ["--stop-on-collapse", "--no-stop-on-collapse"])
+def test_the_log_tells_of_a_score_that_training_waits_for(quick, monkeypatch, option):
+    """As it does where a run may end by an alarm; else it is made beside."""
+    scores, clock, passed = Scorer.scores, time.monotonic, [0]
+
+    def slow(*arguments):
+        passed[0] = 1000
+        return scores(*arguments)
+
+    monkeypatch.setattr(Scorer, "scores", slow)
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + passed[0])
+    train.main([option])
+    waited = float(log_of()[0]["end_seconds"])
+    assert (waited >= 1000) == (option == "--stop-on-collapse")
+
+
 @pytest.mark.every_backend
 def test_a_run_leaves_what_the_readme_promises(tiny, trained):
     run, rows = tiny / "runs" / "tiny", log_of()
