@@ -150,14 +150,9 @@ def _has_bfloat16():
         return _tensorflow_details().get("compute_capability", (0, 0)) >= (8, 0)
     import jax
 
-    return _from_ampere_on(getattr(jax.local_devices()[0], "compute_capability", ""))
-
-
-def _from_ampere_on(capability):
-    """Tell whether JAX's "9.0" is 8.0 or more. An AMD card has a name there, "gfx942",
-    and a TPU nothing; those that JAX computes on have bfloat16.
-    """
+    capability = getattr(jax.local_devices()[0], "compute_capability", "")
     number = capability.partition(".")[0]
+    # An AMD card has a name there, gfx942, and a TPU nothing; they have bfloat16
     return not number.isdigit() or int(number) >= 8
 
 
