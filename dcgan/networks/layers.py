@@ -32,6 +32,10 @@ NARROW = 4
 # times as fast at 8 pixels as the library's own, and 3 times at 4
 MULTIPLIED = 8
 
+# The kernels of models.py that halve or double pictures, and those that slide over them
+DOUBLES = ((4, 4), (2, 2), "same")
+SLIDES = ((4, 4), (1, 1), "valid")
+
 # What batch norm of ours computes in
 FLOATS = ("float32", "bfloat16")
 
@@ -233,21 +237,18 @@ def _pair_for(layer):
 
     Both map (pictures, kernel) to pictures.
     """
-    backend, doubles = keras.backend.backend(), _doubles(layer)
-    is_better = backend == "jax" or (backend == "tensorflow" and doubles and on_cpu())
-    return _pair(layer.strides, layer.padding, doubles) if is_better else None
-
-
-def _doubles(layer):
-    return (layer.kernel_size, layer.strides, layer.padding) == ((4, 4), (2, 2), "same")
+    backend = keras.backend.backend()
+    kind = layer.kernel_size, layer.strides, layer.padding
+    ours = kind in (DOUBLES, SLIDES)
+    is_better = backend == "jax" or (backend == "tensorflow" and ours and on_cpu())
+    return _pair(*kind) if is_better else None
 
 
 @functools.cache
-def _pair(strides, padding, doubles):
-    backend = keras.backend.backend()
-    plain, kernel_gradient = {"jax": _jax, "tensorflow": _tensorflow}[backend](
-        strides, padding, doubles
-    )
+def _pair(size, strides, padding):
+    backend, kind = keras.backend.backend(), (size, strides, padding)
+    doubles = kind == DOUBLES
+    plain, kernel_gradient = {"jax": _jax, "tensorflow": _tensorflow}[backend](kind)
 
     def convolve_gradient(pictures, kernel, by):
         return spread(by, kernel), kernel_gradient(pictures, kernel, by)
@@ -287,14 +288,16 @@ def _with_gradient(function, gradient):
     return lambda x, kernel: ours(x, tf.convert_to_tensor(kernel))
 
 
-def _jax(strides, padding, doubles):
+def _jax(kind):
     import jax
+
+    _, strides, padding = kind
 
     def convolve(pictures, kernel):
         return ops.conv(pictures, kernel, strides, padding)
 
     def kernel_gradient(pictures, kernel, by):
-        if doubles and by.shape[2] <= NARROW:
+        if kind == DOUBLES and by.shape[2] <= NARROW:
             return _kernel_gradient(pictures, by)
         of_kernel = functools.partial(convolve, pictures)
         return jax.linear_transpose(of_kernel, kernel)(by)[0]
@@ -320,18 +323,19 @@ def _kernel_gradient(pictures, by):
     return ops.reshape(products, (4, 4, pictures.shape[3], by.shape[3]))
 
 
-def _tensorflow(strides, padding, doubles):
+def _tensorflow(kind):
     import tensorflow as tf
 
+    _, strides, padding = kind
     options = {"strides": [1, *strides, 1], "padding": padding.upper()}
 
     def convolve(pictures, kernel):
         return tf.nn.conv2d(pictures, kernel, **options)
 
     def kernel_gradient(pictures, kernel, by):
-        narrow = doubles and by.shape[2] <= MULTIPLIED and by.dtype == tf.bfloat16
-        if narrow and on_cpu():
-            return _kernel_products(pictures, by)
+        ours = kind in (DOUBLES, SLIDES) and by.dtype == tf.bfloat16
+        if ours and by.shape[2] <= MULTIPLIED and on_cpu():
+            return _kernel_products(pictures, by, strides[0])
         return tf.raw_ops.Conv2DBackpropFilter(
             input=pictures, filter_sizes=kernel.shape, out_backprop=by, **options
         )
@@ -339,24 +343,29 @@ def _tensorflow(strides, padding, doubles):
     return convolve, kernel_gradient
 
 
-def _kernel_products(pictures, by):
-    """Return what `_kernel_gradient` does, as four matrix products.
+def _kernel_products(pictures, by, stride):
+    """Return the gradient (4, 4, C, F) of a kernel by matrix products: one that halves
+    pictures, or with a stride of 1 slides over them.
 
-    With the pixels of each square of 2 x 2 as channels, the kernel is one of 2 x 2.
+    With the pixels of each square of 2 x 2 as channels, that which halves is one of
+    2 x 2 that slides.
     """
     import tensorflow as tf
 
     channels, (_, height, width, filters) = pictures.shape[3], by.shape
-    around = tf.pad(pictures, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    squares, by = tf.nn.space_to_depth(around, 2), tf.reshape(by, (-1, filters))
+    if stride == 2:
+        around = tf.pad(pictures, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        pictures = tf.nn.space_to_depth(around, 2)
+    by = tf.reshape(by, (-1, filters))
 
     def product(row, column):
-        seen = squares[:, row : row + height, column : column + width]
-        return tf.matmul(tf.reshape(seen, (-1, 4 * channels)), by, transpose_a=True)
+        seen = pictures[:, row : row + height, column : column + width]
+        return tf.matmul(tf.reshape(seen, (-1, seen.shape[3])), by, transpose_a=True)
 
-    products = [product(row, column) for row in (0, 1) for column in (0, 1)]
-    kernel = tf.reshape(tf.stack(products), (2, 2, 2, 2, channels, filters))
-    kernel = tf.transpose(kernel, (0, 2, 1, 3, 4, 5))
+    places = range(4 // stride)
+    products = tf.stack([product(row, column) for row in places for column in places])
+    shape = (len(places), len(places), stride, stride, channels, filters)
+    kernel = tf.transpose(tf.reshape(products, shape), (0, 2, 1, 3, 4, 5))
     return tf.reshape(kernel, (4, 4, channels, filters))
 
 

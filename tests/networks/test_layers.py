@@ -76,14 +76,24 @@ def test_a_penalty_on_gradients_has_the_gradients_of_keras(pairs, name):
 
 
 @needs_bfloat16
-@pytest.mark.parametrize("size", [4, 8, 14])
-def test_in_bfloat16_the_kernel_gradient_is_that_of_keras_to_its_digits(size):
+@pytest.mark.parametrize(
+    ("name", "size", "strides", "padding"),
+    [
+        *(("Conv2D", size, 2, "same") for size in (4, 8, 14)),
+        ("Conv2DTranspose", 4, 1, "valid"),
+        ("Conv2D", 7, 1, "valid"),
+    ],
+)
+def test_in_bfloat16_the_kernel_gradient_is_that_of_keras_to_its_digits(
+    name, size, strides, padding
+):
     random = np.random.default_rng(1)
     x = random.normal(size=(3, size, size, 6)).astype("float32")
-    kernel = random.normal(size=(4, 4, 6, 5)) / 10
+    kernel = random.normal(size=(4, 4, 6, 6)) / 10
     found = []
     for home, dtype in ((ours, "mixed_bfloat16"), (keras.layers, "float32")):
-        layer = home.Conv2D(5, 4, 2, "same", use_bias=False, dtype=dtype)
+        options = {"use_bias": False, "dtype": dtype}
+        layer = getattr(home, name)(6, 4, strides, padding, **options)
         layer.build(x.shape)
         layer.set_weights([kernel])
         found.append(gradients(of_kernel(layer, x), layer.kernel.value))
