@@ -53,7 +53,7 @@ D_LEARNING_RATE = 2e-4  # (0.0..1.0] the discriminator's; the ratio of the two m
 BETA_1 = 0.5  # [0.0..1.0) of Adam, whose own default of 0.9 makes training oscillate
 LEARNING_RATE_HOLD = 0.0  # [0.0..] epochs before the rates begin to fall, if they do
 LEARNING_RATE_HALF_LIFE = 0.0  # [0.0..] epochs in which both rates halve; 0: they stay
-AVERAGE_DECAY = 0.999  # [0.0..1) what is saved averages about 1 / (1 - this) iterations
+AVERAGE_DECAY = 0.999  # [0.0..1) averages 1 / (1 - this) iterations, or a 20th of all
 
 # What to learn by; what was tried, and lost, is in benchmarks/QUALITY.md
 LOSS = "cross-entropy"  # what they minimize, a row of dcgan/networks/losses.py
@@ -71,7 +71,7 @@ DEVICES = "all"  # {all, one} several GPUs need KERAS_BACKEND=jax
 RUN = ""  # the run folder; empty: runs/<data>-<size>
 FROM = ""  # another run, or a checkpoint of it, to go on from with another recipe
 SEED = 1  # [0..4294967295] seeds the first weights, the order, the flips and the noise
-SAMPLES = 40  # [1..10000] faces on the sheet of each epoch
+SAMPLES = 40  # [2..10000] faces on the sheet of each epoch
 CHECKPOINT_MINUTES = 10.0  # (0.0..] between checkpoints, besides the one of each epoch
 KEEP_CHECKPOINTS = 2  # [1..1000000] newest that stay, besides the last epoch's end
 EPOCH_END_SHARE = 0.1  # (0.0..1.0] of the time, for epochs' ends and as much for scores

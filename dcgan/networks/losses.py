@@ -115,7 +115,7 @@ def realer(logits):
 def accuracies(border):
     """Return how D's logits are counted, as compile() takes metrics.
 
-    The border is where real and fake cost the same: half-way between their targets. Of
+    The border lies half-way between what real and fake faces are to get. Of
     relativistic pairs both shares are that of the real faces judged the realer.
     """
 

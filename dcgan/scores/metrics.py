@@ -55,8 +55,9 @@ def precision_recall(real, fake, k=3):
     """Return the shares of fakes among the real, and of real among the fakes, 0 .. 1.
 
     A feature is among others if it lies no further from one of them than the k-th
-    nearest of these does (Kynkaanniemi et al. 2019, arXiv 1904.06991). Both shares
-    depend on how many features there are: take equally many of both.
+    nearest of these does (Kynkaanniemi et al. 2019, arXiv 1904.06991, there of
+    VGG-16's features). Both shares depend on how many features there are: take equally
+    many of both.
     """
     _check(real, fake, k + 1)
     real, fake = _float(real), _float(fake)
