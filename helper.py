@@ -106,8 +106,13 @@ def crop_face(image):
 
 
 def pad_face(image):
-    """Lay a PIL image on a black square as wide as its longer side."""
+    """Lay a PIL image on a black square as wide as its longer side.
+
+    Raises ValueError where that has more pixels than Pillow takes from a file.
+    """
     side = max(image.size)
+    if side**2 > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"it is too long to be padded: {side:,} pixels")
     square = Image.new("RGB", (side, side))
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square

@@ -74,8 +74,8 @@ def prepare(  # noqa: PLR0913
     data: "celeba" (downloaded if need be), "cartoons", a folder of pictures or .zips, a
     .zip, a .npy or .npz. fit: a row of helper.FITS; channels: 3, or 1 for grey. Prints
     what it does. Where the pictures have changed, the array of the old ones is kept as
-    NAME-SIZE.before.npy. Returns Prepared. Raises UserError when there are no pictures,
-    or no room for the array.
+    NAME-SIZE.before.npy, or .before-2.npy and so on. Returns Prepared. Raises UserError
+    when there are no pictures, or no room for the array.
     """
     path = path_of(data, image_size, fit, channels, folder)
     images = images or (CARTOONS if data == "cartoons" else 0)
@@ -249,6 +249,8 @@ def _source(data, folder):
     """
     if data == "cartoons":
         return data
+    if not str(data):
+        raise UserError("DATA is empty. Say where the pictures are: --data FOLDER")
     if data != "celeba":
         return Path(data)
     archive = Path(folder, helper.ARCHIVE)

@@ -134,6 +134,7 @@ def main(argv=None):
         print(f"Backend   {hardware.describe_backend()}", flush=True)
         run = open_run(run_folder(), constants, FROM, device)
         pictures = prepare(DATA, IMAGE_SIZE, IMAGES, FIT, CHANNELS, DATA_FOLDER)
+        faces = open_faces(pictures)
         check_enough(pictures.count, batch_size(), DATA, D_STEPS)
         had = run.had("score")
         score = scoring.kind_of(SCORE, had, device, IMAGE_SIZE, DATA_FOLDER)
@@ -155,7 +156,7 @@ def main(argv=None):
             print(run.summary(gan, pictures, begun_with, scored), flush=True)
             with run.begin(begun_with, computes_on, pictures, gan):
                 resume(run, gan, device, progress)
-                train(run, gan, device, progress, open_faces(pictures), begun_with)
+                train(run, gan, device, progress, faces, begun_with)
 
 
 def train(run, gan, device, progress, faces, begun_with):  # noqa: PLR0913

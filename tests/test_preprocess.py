@@ -415,6 +415,21 @@ def test_the_array_of_pictures_that_have_changed_is_kept(faces, capsys):
     assert numbers(first) == list(range(FEW))
 
 
+def test_what_is_kept_already_stays(faces, capsys):
+    for left in (FEW - 1, FEW - 2):
+        prepare("faces", 28, 0)
+        (faces / f"{left:03d}.bmp").unlink()
+    prepare("faces", 28, 0)
+    assert "is kept as data/faces-28.before-2.npy" in capsys.readouterr().out
+    kept = [len(np.load(f"data/faces-28.before{nth}.npy")) for nth in ("", "-2")]
+    assert kept == [FEW, FEW - 1]
+
+
+def test_no_name_is_no_folder(faces):
+    with pytest.raises(UserError, match=r"^DATA is empty\. Say where"):
+        prepare("", 28, 0)
+
+
 @pytest.mark.parametrize("damage", [cut_array, other_pixels])
 def test_a_damaged_array_is_not_kept(faces, damage):
     prepare("faces", 28, 0)
@@ -728,6 +743,13 @@ def test_an_array_whose_json_is_odd_is_made_again(here, capsys, change):
     assert path.read_text() == right
 
 
+def test_a_picture_too_long_to_be_padded_is_refused(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    with pytest.raises(ValueError, match="too long to be padded: 100 pixels"):
+        helper.pad_face(Image.new("RGB", (100, 10)))
+    assert helper.pad_face(Image.new("RGB", (70, 10))).size == (70, 70)
+
+
 # What else --data may be, and what becomes of pictures that are not square
 
 
@@ -775,6 +797,8 @@ def test_an_array_of_pictures_gives_the_faces_that_its_pictures_give(
         np.save("array.npy", pictures)
     else:
         others = {"labels": np.arange(7), "few": pictures[:2], "x": np.zeros((9, 2))}
+        if pictures.ndim == 4:
+            others["masks"] = np.zeros((9, 8, 8), np.uint8)
         np.savez_compressed("array.npz", pictures=pictures, **others)
     given, expected = prepare(f"array.{ending}", 28, 0), prepare("files", 28, 0)
     assert given.path == Path("data/array-28.npy")
@@ -787,6 +811,7 @@ def test_an_array_of_pictures_gives_the_faces_that_its_pictures_give(
     [
         ("a.npy", np.zeros((5, 8, 8, 3), np.float32), "float32, not uint8 in 0 .. 255"),
         ("a.npy", np.zeros((5, 3, 8, 8), np.uint8), "(5, 3, 8, 8), channels first"),
+        ("a.npy", np.zeros((8, 8, 3), np.uint8), "(8, 8, 3), one picture as it"),
         ("a.npy", np.zeros((5, 8), np.uint8), "(5, 8), not pictures: (n, height, w"),
         ("a.npy", np.zeros((0, 8, 8, 3), np.uint8), "(0, 8, 8, 3), not pictures"),
         ("a.npy", np.zeros((5, 8, 8, 7), np.uint8), "(5, 8, 8, 7), not pictures"),

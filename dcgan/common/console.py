@@ -60,6 +60,17 @@ def _print_any_letter():
             stream.reconfigure(errors="backslashreplace")
 
 
+def tell(line):
+    """Print a line beside a progress bar. Where it cannot be printed, for the terminal
+    is gone say, that is no reason to end a training.
+    """
+    try:
+        with Bar.external_write_mode():
+            print(line, flush=True)
+    except OSError:
+        _silence_stdout()
+
+
 def shortened(name):
     return name if len(name) <= 100 else f"{name[:60]}... ({len(name)} letters)"
 
@@ -190,7 +201,8 @@ class Stopping:
     def exit_if(self, number, message):
         """End the program as the signal would have, if it is one, with a message."""
         if number:
-            print(f"\n{message}", file=sys.stderr)
+            with contextlib.suppress(OSError):
+                print(f"\n{message}", file=sys.stderr, flush=True)
             raise SystemExit(128 + number)
 
 

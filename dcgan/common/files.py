@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import secrets
 import shutil
 import tokenize
 import zipfile
@@ -26,6 +27,9 @@ DAMAGE = (
     *(MemoryError, RuntimeError, ArithmeticError, zipfile.BadZipFile, zlib.error),
     *(SyntaxError, tokenize.TokenError),  # of NumPy, in the head of an array
 )
+
+# Which machine, or container, it is: four digits
+HOST = f"{zlib.crc32(platform.node().encode()) % 2**16:04x}"
 
 # What the system says of what a file system, a network or shared drive, has not
 NOT_OFFERED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
@@ -53,7 +57,7 @@ def write_whole(path):
             raise UserError(f"Cannot write {path}: it is there, and is no file.")
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep_parts(target)
-        part = target.with_name(f"part-{os.getpid()}-{target.name}")
+        part = target.with_name(f"{_part_name()}-{target.name}")
         yield part
         for written in [part, *part.rglob("*")]:
             if not written.is_dir():
@@ -77,9 +81,19 @@ def check_new_folder(path):
         )
 
 
+def _part_name():
+    """Return how a file begins that is being written, another one each time: processes
+    in two containers may have one number.
+    """
+    return f"part-{os.getpid()}-{HOST}{secrets.token_hex(2)}"
+
+
 def _sweep_parts(target):
-    """Remove what killed processes left of a file or folder that they were writing."""
-    parts = re.compile(rf"part-(\d{{1,9}})-{re.escape(target.name)}")
+    """Remove what killed processes of this machine left of a file or folder that they
+    were writing.
+    """
+    name = re.escape(target.name)
+    parts = re.compile(rf"part-(\d{{1,9}})-{HOST}[0-9a-f]{{4}}-{name}")
     for path in target.parent.iterdir():
         part = parts.fullmatch(path.name)
         if part and not _is_running(int(part[1])):
@@ -132,7 +146,7 @@ def replace(old, new):
 
 def _replace_in_two(old, new):
     """Rename a file where the file system does not rename over one that is there."""
-    aside = Path(new).with_name(f"part-{os.getpid()}-{Path(new).name}.old")
+    aside = Path(new).with_name(f"{_part_name()}-{Path(new).name}.old")
     os.rename(new, aside)  # noqa: PTH104
     try:
         os.rename(old, new)  # noqa: PTH104

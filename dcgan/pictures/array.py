@@ -8,6 +8,7 @@ of where they come from.
 
 import hashlib
 import io
+import itertools
 import json
 import math
 import shutil
@@ -179,12 +180,17 @@ def _report(count, skipped, named):
 
 
 def kept_as(path):
-    """Say where an array is kept when the pictures that it was made of have changed."""
-    return path.with_suffix(".before.npy")
+    """Say where an array is kept when the pictures that it was made of have changed:
+    NAME.before.npy, or .before-2.npy and so on where others are kept already.
+    """
+    numbers = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    names = (path.with_suffix(f".before{number}.npy") for number in numbers)
+    return next(name for name in names if not name.exists())
 
 
 def keep(path, facts):
     """Move an array to where it is kept, its .json with it."""
+    kept = kept_as(path)
     # The .json first: a kill between the two leaves the array where it was
-    write_facts(kept_as(path), facts)
-    replace(path, kept_as(path))
+    write_facts(kept, facts)
+    replace(path, kept)

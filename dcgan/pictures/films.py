@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dcgan.common.console import UserError
-from dcgan.common.files import write_whole
+from dcgan.common.files import DAMAGE, write_whole
 
 KINDS = (".gif", ".webp", ".mp4")
 
@@ -40,12 +40,15 @@ def save(path, frames, seconds):
             return
         first = next(frames)
         options = {"quality": 80, "method": 4} if kind == ".webp" else {}
+        milliseconds = round(seconds * 1000)
+        if kind == ".gif":  # in hundredths, of which browsers take one for ten
+            milliseconds = max(20, round(seconds * 100) * 10)
         first.save(
             part,
             format=kind[1:].upper(),
             save_all=True,
             append_images=frames,
-            duration=round(seconds * 1000),
+            duration=milliseconds,
             loop=0,
             **options,
         )
@@ -68,22 +71,31 @@ def _save_mp4(part, frames, seconds):
 def history(sheets):
     """Return sheets {epoch: path}, one at least, as frames with the epoch under each.
 
-    Of many some, the first and the last among them.
+    Of many some, the first and the last among them. Sheets may have different sizes,
+    where a run went on from another. Raises UserError for one that cannot be read.
     """
     epochs = [*sheets]
     count = min(len(epochs), FRAMES)
     places = np.linspace(0, len(epochs) - 1, count).round().astype(int)
-    chosen = [epochs[place] for place in places]
-    frames = [_with_epoch(epoch, sheets[epoch]) for epoch in chosen]
+    shown = {epochs[place]: _smaller(sheets[epochs[place]]) for place in places}
+    width, height = np.max([sheet.size for sheet in shown.values()], axis=0).tolist()
+    frames = [_with_epoch(epoch, shown[epoch], width, height) for epoch in shown]
     return frames + frames[-1:] * (LAST - 1)
 
 
-def _with_epoch(epoch, path):
-    with Image.open(path) as file:
-        sheet = file.convert("RGB")
+def _smaller(path):
+    try:
+        with Image.open(path) as file:
+            sheet = file.convert("RGB")
+    except DAMAGE as error:
+        raise UserError(f"Cannot read {path}: {error}. Move it away.") from error
     sheet.thumbnail((WIDE, WIDE), Image.Resampling.LANCZOS)
-    frame = Image.new("RGB", (sheet.width, sheet.height + 22), "white")
+    return sheet
+
+
+def _with_epoch(epoch, sheet, width, height):
+    frame = Image.new("RGB", (width, height + 22), "white")
     frame.paste(sheet)
     words, font = f"epoch {epoch}", ImageFont.load_default(15)
-    ImageDraw.Draw(frame).text((2, sheet.height + 2), words, "black", font)
+    ImageDraw.Draw(frame).text((2, height + 2), words, "black", font)
     return frame

@@ -16,9 +16,9 @@ CHANNELS = (1, 3, 4)
 def open_pictures(path):
     """Open the pictures of a .npy or .npz: (n, H, W, 1, 3 or 4) uint8.
 
-    A .npy is read from the disk as needed; of a .npz the largest array of pictures is
-    taken, and read whole. Grey pictures may be (n, H, W). Raises UserError when there
-    are none, or when the file is damaged.
+    A .npy is read from the disk as needed; of a .npz the array of most pictures is
+    taken, one of four dimensions if there is any, and read whole. Grey pictures may be
+    (n, H, W). Raises UserError when there are none, or when the file is damaged.
     """
     try:
         if str(path).lower().endswith(".npz"):
@@ -40,7 +40,7 @@ def _largest(path):
     fine = {name: head for name, head in heads.items() if not _fault(*head)}
     if not fine and not heads:
         raise ValueError("it is empty")
-    name = max(fine or heads, key=lambda name: heads[name][0][:1])
+    name = max(fine or heads, key=lambda name: (len(heads[name][0]), heads[name][0]))
     with np.load(path, allow_pickle=False) as arrays:
         return arrays[name.removesuffix(".npy")]
 
@@ -66,6 +66,8 @@ def _fault(shape, dtype):
         )
     if len(shape) not in (3, 4) or 0 in shape or last not in CHANNELS:
         return f"{shape}, not pictures: (n, height, width) or (n, height, width, 3)."
+    if len(shape) == 3 and shape[2] in CHANNELS:
+        return f"{shape}, one picture as it seems. Several: (n, height, width, 3)."
     if dtype != np.uint8:
         return (
             f"{dtype}, not uint8 in 0 .. 255. If it is in 0 .. 1: "

@@ -46,6 +46,8 @@ class Workers:
         # What this process may use, where the system says so
         cores = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))
         self.count = count or len(cores(0))
+        if sys.platform == "win32":  # that waits for no more at once
+            self.count = min(self.count, 61)
 
     def __enter__(self):
         # A new process imports the script that was started, and train.py would bring

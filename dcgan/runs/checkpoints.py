@@ -5,6 +5,7 @@ and the progress as JSON. A zip has a checksum of each of them. Older runs have 
 in its place, with a weights.npz and a progress.json.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -20,6 +21,9 @@ from dcgan.common.files import DAMAGE, sha256, write_whole
 from dcgan.runs import folder, generators
 
 PROGRESS = "progress"  # the name of the JSON among the arrays
+
+# What the system says where a file is not to be had at the moment, damaged or not
+REFUSED = (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
 
 
 def save(run, arrays, progress, keep):
@@ -118,6 +122,11 @@ def load(run, gan):
         try:
             progress = _load(path, gan)
         except DAMAGE as error:
+            if getattr(error, "errno", None) in REFUSED:
+                raise UserError(
+                    f"Cannot read {path}: {error.strerror}. Once it can be read, the "
+                    "same command goes on from there."
+                ) from error
             print(f"{path} is damaged ({error}); trying the one before it.")
             damaged.append(path)
             continue

@@ -113,6 +113,10 @@ def read(origin):
         )
     with folder.resting(run):
         written = folder.read_constants(run)
+        if "METHOD" in written["constants"]:
+            raise UserError(
+                f"FROM = {origin!r}: it is a run of rivals.py, without a discriminator."
+            )
         is_named = run != Path(origin)
         there = [_named(run, origin)] if is_named else checkpoints.paths(run)
         for checkpoint in reversed(there):

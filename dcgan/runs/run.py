@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from dcgan.common.console import Bar, UserError
+from dcgan.common.console import UserError, tell
 from dcgan.common.files import write_json
 from dcgan.common.options import typed
 from dcgan.networks.backend import is_out_of_memory
@@ -42,6 +42,10 @@ class Run:
         """Return what constants.json says of a run to be continued; None: a new one."""
         folder.check_writable(self.folder)
         before = folder.read_constants(self.folder)
+        if before and "METHOD" in before["constants"]:
+            raise UserError(
+                f"{self.folder} is a run of rivals.py. Another folder: --run NAME"
+            )
         if before and not checkpoints.paths(self.folder):
             fork.check_new(self.folder, before["changes"], origin)
             before = None  # nothing is lost if it begins anew, otherwise maybe
@@ -226,8 +230,7 @@ class Run:
         """Tell of an alarm, a line. If it is to stop the run, raise UserError."""
         if stop:
             raise UserError(self._stopped_by(alarm, progress))
-        with Bar.external_write_mode():
-            print(alarm, flush=True)
+        tell(alarm)
 
     def _stopped_by(self, alarm, progress):
         """Say that an alarm, a line, ended the run, what is kept, and what to try."""

@@ -2,7 +2,7 @@
 
 from concurrent import futures
 
-from dcgan.common.console import Bar
+from dcgan.common.console import tell
 
 # Seconds until what is waited for is told
 SOON = 2
@@ -41,6 +41,5 @@ class Beside:
         job, self.job = self.job, None
         if job:
             if futures.wait([job], SOON).not_done:
-                with Bar.external_write_mode():
-                    print("Waiting   for an epoch to be scored and saved.", flush=True)
+                tell("Waiting   for an epoch to be scored and saved.")
             job.result()

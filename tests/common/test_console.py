@@ -192,3 +192,42 @@ def test_a_training_under_nohup_outlives_its_terminal(monkeypatch):
             assert not stopping.signal
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+IN_A_TERMINAL = """
+import contextlib, os, sys
+from pathlib import Path
+from dcgan.common import console
+
+with console.Stopping() as stopping:
+    print("ready", flush=True)
+    with contextlib.suppress(OSError):
+        os.read(0, 1)  # until the terminal is gone
+    while not stopping.is_asked():
+        pass
+    console.tell("Waiting")
+    print("more", flush=True)
+    Path(sys.argv[1]).touch()
+    stopping.exit_if(stopping.is_asked(), "Saved.")
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has none")
+def test_a_training_saves_though_there_is_no_terminal_any_more_to_tell_it(
+    tmp_path,
+):
+    saved = tmp_path / "saved"
+    ran = python(f"""
+import os, pty, sys
+process, terminal = pty.fork()
+if not process:
+    code = {IN_A_TERMINAL!r}
+    os.execv(sys.executable, [sys.executable, "-c", code, {str(saved)!r}])
+while b"\\n" not in os.read(terminal, 1000):
+    pass
+os.close(terminal)
+_, status = os.waitpid(process, 0)
+print(os.waitstatus_to_exitcode(status))
+""")
+    assert (ran.stdout, ran.stderr) == (f"{128 + signal.SIGHUP}\n", "")
+    assert saved.exists()

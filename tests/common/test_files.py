@@ -77,12 +77,23 @@ with write_whole({str(path)!r}) as part:
 def test_what_a_killed_process_left_of_a_file_goes_with_the_next_writing(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    for name in (f"part-{gone.pid}-a.txt", f"part-{os.getppid()}-a.txt", "part-a.txt"):
+    here, elsewhere = files.HOST, f"{(int(files.HOST, 16) + 1) % 2**16:04x}"
+    others = f"part-{os.getppid()}-{here}0000-a.txt", "part-a.txt"
+    others += (f"part-{gone.pid}-{elsewhere}0000-a.txt",)
+    for name in (f"part-{gone.pid}-{here}0000-a.txt", *others):
         (tmp_path / name).touch()
     with files.write_whole(tmp_path / "a.txt") as part:
         part.write_text("new")
-    kept = {"a.txt", f"part-{os.getppid()}-a.txt", "part-a.txt"}
-    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", *others}
+
+
+def test_two_containers_with_processes_of_one_number_write_one_file(tmp_path):
+    path = tmp_path / "a.txt"
+    with files.write_whole(path) as part, files.write_whole(path) as other:
+        part.write_text("one's")
+        other.write_text("other's")
+    assert path.read_text() == "one's"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_json_and_checksums_are_of_the_whole_file(tmp_path):
@@ -260,7 +271,7 @@ def test_a_folder_that_cannot_be_listed_takes_a_file(here):
 
 def test_a_folder_appears_whole_or_not_at_all(here):
     ended = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True)
-    killed = Path(f"deep/part-{ended.stdout.strip()}-folder")
+    killed = Path(f"deep/part-{ended.stdout.strip()}-{files.HOST}0000-folder")
     (killed / "inside").mkdir(parents=True)
     with files.write_whole("deep/folder/") as part:
         assert not killed.exists()

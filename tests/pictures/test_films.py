@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +39,26 @@ def test_a_film_shows_its_frames_one_after_another(here, kind):
     apart = np.subtract([colour for colour, _ in seen], COLOURS)
     assert np.abs(apart).max() < 12
     assert [path.name for path in here.iterdir()] == [f"film.{kind}"]
+
+
+def test_no_frame_of_a_gif_is_so_short_that_browsers_show_it_ten_times_as_long(here):
+    films.save("film.gif", frames(), 1 / 60)
+    assert [duration for _, duration in shown("film.gif")] == [20] * 3
+
+
+def test_sheets_of_several_sizes_are_one_history(here):
+    sizes = {1: (40, 60), 2: (80, 20)}
+    for epoch, size in sizes.items():
+        Image.new("RGB", size, "red").save(f"{epoch}.png")
+    first, *_, last = films.history({epoch: f"{epoch}.png" for epoch in sizes})
+    assert first.size == last.size == (80, 60 + 22)
+    for frame, size in zip((first, last), sizes.values(), strict=True):
+        pixels = np.array(frame)[:60] == (255, 0, 0)
+        assert pixels.all(2).sum() == size[0] * size[1]
+        assert pixels.all(2)[: size[1], : size[0]].all()
+    Path("2.png").write_bytes(Path("2.png").read_bytes()[:60])
+    with pytest.raises(UserError, match=r"^Cannot read 2\.png: .*Move it away"):
+        films.history({1: "1.png", 2: "2.png"})
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="there is no ffmpeg")

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -162,6 +164,23 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
     assert (RUN / f"damaged-{damaged}").exists()
     save(gan, 2, keep=1)
     assert kept() == ["checkpoint-000002.npz"]
+
+
+def test_a_checkpoint_that_the_disk_refuses_for_now_is_not_called_damaged(
+    gan, monkeypatch
+):
+    save(gan, 1)
+    path = save(gan, 2)
+
+    def refuse(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(np, "load", refuse)
+        with pytest.raises(SystemExit, match=f"^Cannot read {path}: Input/output"):
+            checkpoints.load(RUN, gan)
+    assert kept() == ["checkpoint-000001.npz", "checkpoint-000002.npz"]
+    assert checkpoints.load(RUN, gan)["iterations"] == 2
 
 
 def test_a_checkpoint_is_read_right_or_not_at_all_whatever_bytes_were_changed(here):

@@ -232,6 +232,7 @@ def test_the_same_command_continues_it(built):
         ({"FROM": "nowhere"}, {}, "FROM = 'nowhere': there is no run."),
         ({"FROM": "runs"}, {}, "FROM = 'runs': there is no run."),
         ({"FROM": "alone"}, {}, "FROM = 'alone': it has a generator alone, no disc"),
+        ({"FROM": "runs/vae"}, {}, "FROM = 'runs/vae': it is a run of rivals.py, wi"),
         ({"FROM": "runs/empty"}, {}, "FROM = 'runs/empty': it has no checkpoint of an"),
         ({"SEED": 2}, {}, "that run has SEED 1, not 2. These stay"),
         ({"D_STEPS": 2}, {}, "that run has D_STEPS 1, not 2."),
@@ -246,6 +247,10 @@ def test_the_same_command_continues_it(built):
 def test_what_cannot_be_gone_on_from_is_one_line(built, changes, begun, message):
     Path("runs/empty").mkdir()
     shutil.copy(ORIGIN / folder.CONSTANTS, "runs/empty")
+    Path("runs/vae").mkdir()
+    written = json.loads(Path("runs/empty", folder.CONSTANTS).read_text())
+    written["constants"]["METHOD"] = "vae"
+    Path("runs/vae", folder.CONSTANTS).write_text(json.dumps(written))
     Path("alone").mkdir()
     shutil.copy(ORIGIN / "generator.weights.h5", "alone")
     before = contents("runs")

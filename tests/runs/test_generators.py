@@ -175,7 +175,7 @@ def nest_an_old_json_without_end():
         ),
         (lambda: rewrite(data={"name": "x", "count": -5}), "a wrong count in data"),
         (
-            lambda: rewrite(data={"name": "x", "count": 3, "source": "\0"}),
+            lambda: rewrite(data={"name": "x", "count": 3, "source": 3}),
             "has a wrong source in data",
         ),
     ],
@@ -185,6 +185,13 @@ def test_a_generator_that_cannot_be_used_is_refused_in_one_line(saved, harm, mes
     with pytest.raises(SystemExit, match=message) as refused:
         models.load_generator("runs/a")
     assert "\n" not in refused.value.code
+
+
+def test_pictures_may_lie_in_a_folder_of_any_letters(saved):
+    for source in ("my\u202fpictures", "\u5199\u3000\u771f", "\udcff", "a\nb", "\0"):
+        data = {"name": "x", "count": 3, "source": source}
+        generators.save("runs/a", saved, {**FACTS, "data": data})
+        assert facts_read()["data"]["source"] == source
 
 
 def with_link(file):

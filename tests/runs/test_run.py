@@ -287,6 +287,16 @@ def test_constants_that_came_later_are_those_that_older_runs_had(gan, begun):
         open_again(D_STEPS=2)
 
 
+def test_a_run_of_rivals_is_not_taken_over(gan, begun):
+    delete_checkpoints("runs/a")
+    path = Path("runs/a/constants.json")
+    written = json.loads(path.read_text())
+    written["constants"]["METHOD"] = "vae"
+    path.write_text(json.dumps(written))
+    with pytest.raises(SystemExit, match="^runs/a is a run of rivals"):
+        open_again()
+
+
 def test_a_run_that_saved_nothing_yet_may_begin_with_other_constants(gan, begun):
     delete_checkpoints("runs/a")  # it was killed before there was one
     run = open_again(SEED=7)

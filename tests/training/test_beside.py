@@ -30,12 +30,12 @@ def test_a_job_is_done_beside_and_waited_for(capsys):
 def test_a_wait_that_takes_long_is_told(monkeypatch):
     go_on, told = threading.Event(), []
 
-    def tell(line, **_):
+    def tell(line):
         told.append(line)
         go_on.set()
 
     monkeypatch.setattr("dcgan.training.beside.SOON", 0)
-    monkeypatch.setattr("dcgan.training.beside.print", tell, raising=False)
+    monkeypatch.setattr("dcgan.training.beside.tell", tell)
     with Beside() as beside:
         beside.start(lambda: go_on.wait(60))
     assert told == ["Waiting   for an epoch to be scored and saved."]
