@@ -79,7 +79,7 @@ def fetch(path, sources: list[Source], size: int, checksum: str, by_hand: str) -
     except OSError as error:
         raise UserError(
             f"Cannot keep {file.path.name} in {folder}: {error.strerror or error}. "
-            "Make the folder writable, or choose another."
+            "Mend that, or choose another folder."
         ) from error
     return file.path
 
