@@ -260,6 +260,8 @@ def begin(run, constants, begun_with):
         written = {"constants": constants, "begun_with": begun_with}
         write_json(run / folder.CONSTANTS, {**written, **folder.versions()})
         return
+    if "METHOD" not in before["constants"]:
+        raise UserError(f"{run} is a run of train.py. Another folder: --run NAME")
     fixed = {name: value for name, value in constants.items() if name not in FREE}
     folder.compare(run, before["constants"], fixed)
     folder.compare(run, before["begun_with"], begun_with)

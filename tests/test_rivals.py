@@ -1,5 +1,6 @@
 import csv
 import itertools
+import json
 import math
 from pathlib import Path
 
@@ -77,6 +78,12 @@ def test_a_rival_begun_differently_is_refused(rival):
     rival(METHOD="vae", EPOCHS=1)
     with pytest.raises(UserError, match="METHOD was 'vae' and is 'mmd'"):
         rival(METHOD="mmd", EPOCHS=2)
+    path = RUN / "constants.json"
+    written = json.loads(path.read_text())
+    del written["constants"]["METHOD"]
+    path.write_text(json.dumps(written))
+    with pytest.raises(UserError, match=r"^runs/rival is a run of train\.py"):
+        rival(METHOD="vae", EPOCHS=2)
 
 
 def test_a_rival_whose_state_is_damaged_says_so(rival):

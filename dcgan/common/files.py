@@ -55,7 +55,11 @@ def write_whole(path):
         target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():
             raise UserError(f"Cannot write {path}: it is there, and is no file.")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            name = shortened(str(path))
+            raise UserError(f"Cannot write {name}: it would be in a file.") from None
         _sweep_parts(target)
         part = target.with_name(f"{_part_name()}-{target.name}")
         yield part

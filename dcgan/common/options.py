@@ -119,6 +119,8 @@ def typed(**values):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
+        if valued := re.match(r"argument (\S+): ignored explicit argument", message):
+            message = f"{valued[1]} takes no value"
         stop = "" if message.endswith("?") else "."
         name = self.prog.removeprefix("python ").removeprefix("-m ")
         self.exit(2, f"{name}: {message}{stop} See {self.prog} --help\n")
@@ -260,6 +262,8 @@ def _unknown(word, constants):
     flag = word.split("=")[0]
     near = difflib.get_close_matches(flag, [_flag(name) for name in constants], 1)
     hint = f", did you mean {near[0]}?" if near else ""
+    if not flag.startswith("-"):
+        hint = ": they begin with --"
     return f"there is no option {flag}{hint}"
 
 

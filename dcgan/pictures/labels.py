@@ -28,25 +28,31 @@ class Term(NamedTuple):
 def sheet(faces, words, columns, scale=1):
     """Lay faces (n, S, S, 1 or 3) uint8 out as grid() does, n words under them.
 
-    A row of which no face has a word, but "", is as grid() has it.
+    A row of which no face has a word, but "", is as grid() has it. Where a word is
+    wider than a face, all stand further apart.
     """
     columns = max(1, min(columns, len(faces)))
-    rows = []
+    rows, side = [], int(faces.shape[1] * scale)
+    wide = max([side, *(_text(word, _size(side)).width for word in words)])
     for first in range(0, len(faces), columns):
         some = slice(first, first + columns)
-        tiles = [grid(face[None], 1, scale) for face in faces[some]]
+        tiles = [_amid(grid(face[None], 1, scale), wide) for face in faces[some]]
         if any(words[some]):
             pairs = zip(tiles, words[some], strict=True)
-            tiles = [above([tile, _line(tile.width, word)]) for tile, word in pairs]
+            tiles = [
+                above([tile, _line(wide, word, _size(side))]) for tile, word in pairs
+            ]
         rows.append(beside(tiles))
     return above(rows, "left")
 
 
 def headed(picture, left, right):
     """Lay a picture under a line that has words at its left and at its right end."""
-    size = _size(picture.width // 8)
-    line = _line(picture.width, left, "left", size)
-    line.paste(_text(right, size), (picture.width - _text(right, size).width, 0))
+    left, right = (_text(words, _size(picture.width // 8)) for words in (left, right))
+    wide = max(picture.width, left.width + left.height + right.width)
+    line = Image.new("RGB", (wide, left.height), "white")
+    line.paste(left)
+    line.paste(right, (wide - right.width, 0))
     return above([line, picture])
 
 
@@ -107,11 +113,15 @@ def _sign(sign, height):
     return picture
 
 
-def _line(width, words, at="middle", size=0):
-    """Draw a line of words, as wide as a face, or `width`: an image on white."""
-    text = _text(words, size or _size(width))
-    line = Image.new("RGB", (width, text.height), "white")
-    line.paste(text, (0 if at == "left" else max(0, width - text.width) // 2, 0))
+def _line(width, words, size):
+    """Draw words in the middle of a line of a width: an image on white."""
+    return _amid(_text(words, size), width)
+
+
+def _amid(image, width):
+    """Lay an image in the middle of white of a width."""
+    line = Image.new("RGB", (width, image.height), "white")
+    line.paste(image, ((width - image.width) // 2, 0))
     return line
 
 

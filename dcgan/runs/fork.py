@@ -37,12 +37,15 @@ class Origin(NamedTuple):
     checkpoint: Path
     progress: dict
 
-    def check(self, constants, begun_with):
-        """Raise UserError if a run cannot go on from here with these, both dicts."""
+    def check(self, constants, begun_with=None):
+        """Raise UserError if a run cannot go on from here with these, both dicts; None:
+        the latter is not known yet.
+        """
         pairs = [(self.constants.get(name), constants[name], name) for name in STAYS]
         pairs += [
             (self.begun_with.get(name), begun_with[name], name.upper())
             for name in BEGUN_WITH
+            if begun_with
         ]
         _check_alike(self.name, pairs)
         done = self.progress["epoch"] - 1
@@ -61,7 +64,7 @@ class Pair(NamedTuple):
     facts: dict  # what the generator tells of itself
     begun_with: dict  # nothing that a run would have to stay with
 
-    def check(self, constants, _):
+    def check(self, constants, _=None):
         """Raise UserError if networks of these constants have other shapes."""
         mine = {**folder.ADDED, **self.facts.get("constants", {})}
         pairs = [(mine.get(name), constants[name], name) for name in SHAPES]
@@ -86,9 +89,12 @@ def _check_alike(origin, pairs):
     """Raise UserError if old and new differ in one of the pairs (old, new, name)."""
     wrong = [f"{name} {old!r}, not {new!r}" for old, new, name in pairs if old != new]
     if wrong:
+        old = {name.lower(): old for old, new, name in pairs if old != new}
+        options = {name: it for name, it in old.items() if name.upper() in STAYS}
+        cure = f" Try {typed(**options)}" if options else ""
         raise UserError(
             f"FROM = {origin!r}: that run has {'; '.join(wrong)}. These stay "
-            "as they are when a run goes on from another."
+            f"as they are when a run goes on from another.{cure}"
         )
 
 

@@ -98,11 +98,7 @@ def read(run, which="best"):
     if which not in (*NAMES, "discriminator") and not weights.is_file():
         raise UserError(_not_kept(run, which))
     if not weights.is_file() and not path.is_file():
-        last = "last " if which == "last" else ""
-        where = "" if Path(run) == SHIPPED else f" {typed(run=run)}"
-        raise UserError(
-            f"No {last}generator in {run} yet. Train one: python train.py{where}"
-        )
+        raise UserError(_none_there(Path(run), which))
     if weights.is_file() and not os.access(weights, os.R_OK):
         raise UserError(f"Cannot read {weights}: you have no permission.")
     damaged = UserError(
@@ -149,9 +145,23 @@ def kept(run):
     return sorted(int(each[1]) for each in found if each)
 
 
+def _none_there(run, which):
+    """Say that a folder has no generator, and what would help."""
+    below = sorted(run.glob(f"*/{NAMES['best']}{ENDS[0]}"))
+    if below:
+        return f"{run} holds runs. Name one: {typed(run=below[0].parent)}"
+    train = f"python train.py{'' if run == SHIPPED else f' {typed(run=run)}'}"
+    if not run.exists():
+        return f"There is no {run}. Another: --run FOLDER. Or train one: {train}"
+    last = "last " if which == "last" else ""
+    return f"No {last}generator in {run} yet. Train one: {train}"
+
+
 def _not_kept(run, which):
     epochs = ", ".join(map(str, kept(run)))
-    others = f", only of {epochs}" if epochs else ", for --keep-every was 0"
+    others = f", only of {epochs}" if epochs else "; --keep-every is for that"
+    if not which.isdecimal():
+        return f"--which {which}: best, last, or the number of an epoch that was kept."
     return f"{run} kept no generator of epoch {which}{others}. Try --which best"
 
 

@@ -86,13 +86,14 @@ def told(run, encoded):
     best = min(scored, key=lambda row: row[score], default=None)
     done, epochs = rows[-1]["epoch"] if rows else 0, constants.get("EPOCHS", 0)
     took = [(row.get("seconds") or 0) + (row.get("end_seconds") or 0) for row in rows]
-    lately = sum(took[-3:]) / 3 if took[2:] else sum(took[-1:])
+    # Without the first, that waits for much, and over some whole ends of short ones
+    lately = np.mean(took[1:][-30:] or took or [0]).item()
     return {
         "name": run.absolute().name,
         "command": f"python generate.py {typed(run=run)}",
         "epochs": epochs,
         "finished": done >= epochs > 0,
-        "took": sum(took),
+        "took": sum(took) if any(took) else None,
         "epoch_seconds": lately,
         "left": max(0, epochs - done) * lately,
         "ended": (run / "log.csv").stat().st_mtime if rows else None,

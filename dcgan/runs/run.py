@@ -35,6 +35,8 @@ class Run:
             tensorboard.check()
         self.before = self._read_before(origin)
         self.origin = fork.read(origin) if origin and not self.before else None
+        if self.origin:
+            self.origin.check(constants)
         self.changes, self.saved = [], time.monotonic()
         self.ends = Pace()
 

@@ -87,6 +87,17 @@ def test_what_a_killed_process_left_of_a_file_goes_with_the_next_writing(tmp_pat
     assert {path.name for path in tmp_path.iterdir()} == {"a.txt", *others}
 
 
+@pytest.mark.parametrize("name", ["a.txt/b.txt", "a.txt/b/c.txt"])
+def test_below_a_file_nothing_is_written(tmp_path, name):
+    (tmp_path / "a.txt").touch()
+    message = rf"Cannot write .*{name}: it would be in a file"
+    with (
+        pytest.raises(console.UserError, match=message),
+        files.write_whole(tmp_path / name),
+    ):
+        raise AssertionError
+
+
 def test_two_containers_with_processes_of_one_number_write_one_file(tmp_path):
     path = tmp_path / "a.txt"
     with files.write_whole(path) as part, files.write_whole(path) as other:

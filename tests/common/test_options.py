@@ -90,7 +90,8 @@ def test_options_change_the_constants_and_keep_their_types(module):
         (["--inner", "1"], "there is no option --inner"),
         (["--pair", "1"], "there is no option --pair"),
         (["--epoch", "1"], "there is no option --epoch, did you mean --epochs?"),
-        (["stray"], "there is no option stray"),
+        (["stray"], "there is no option stray: they begin with --"),
+        (["--flip=false"], "--flip/--no-flip takes no value. See"),
         (["--epochs"], "--epochs: expected one argument"),
     ],
 )
@@ -107,13 +108,13 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(module, capsys, given, messa
 def test_a_wrong_option_names_the_command_that_helps(module, capsys):
     def told():
         with pytest.raises(SystemExit):
-            options.options(module, ["stray"])
+            options.options(module, ["--q"])
         return capsys.readouterr().err
 
-    assert told().endswith("stray. See python toy.py --help\n")
+    assert told().endswith("--q. See python toy.py --help\n")
     module.__spec__ = types.SimpleNamespace(name="toys.toy")
     assert told().startswith("toys.toy: ")
-    assert told().endswith("stray. See python -m toys.toy --help\n")
+    assert told().endswith("--q. See python -m toys.toy --help\n")
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,26 @@ def test_words_stand_under_their_faces_and_leave_the_faces_as_they_are():
     assert (sheet[below:, 32 + GAP : 64 + GAP] == 50).all()
 
 
+def test_a_word_wider_than_its_face_is_whole_and_no_face_leaves_its_column():
+    def dark(words):
+        sheet = labels.sheet(plain(*[200] * len(words), size=16), words, 2)
+        lines = pixels(sheet)
+        return sheet, (lines < 128).all(2).sum()
+
+    alone, ink = dark(["100000"])
+    wide = labels._text("100000", labels._size(16))
+    assert wide.width > 16
+    assert alone.width == wide.width
+    assert ink == (np.asarray(wide) < 128).all(2).sum()
+    sheet, inks = dark(["100000", "100000", ""])
+    assert inks == 2 * ink
+    step = wide.width + GAP
+    first, third = (pixels(sheet)[row, :step] == 200 for row in (8, -8))
+    assert np.array_equal(first, third)
+    headed = labels.headed(grid(plain(9, size=16), 1), "less of it", "more of it")
+    assert headed.width > 2 * labels._text("more of it", 10).width
+
+
 def test_different_words_look_different():
     sheets = {
         labels.sheet(plain(9, size=32), [word], 1).tobytes()

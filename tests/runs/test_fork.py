@@ -261,6 +261,16 @@ def test_what_cannot_be_gone_on_from_is_one_line(built, changes, begun, message)
     assert contents("runs") == before
 
 
+def test_what_the_constants_tell_is_refused_before_pictures_are_made(built, pair):
+    for origin, wrong, message in (
+        ("pair", {"CHANNELS": 1}, r"CHANNELS 3, not 1\..* Try --channels 3$"),
+        (str(ORIGIN), {"SEED": 2}, r"SEED 1, not 2\..* Try --seed 1$"),
+    ):
+        constants = {**constants_of(ORIGIN)["constants"], "EPOCHS": 9, **wrong}
+        with pytest.raises(SystemExit, match=message):
+            Run("runs/new", {**constants, "FROM": origin}, origin)
+
+
 def test_a_run_does_not_go_on_from_itself(built):
     with pytest.raises(SystemExit, match="FROM was '' and is 'runs/tiny'"):
         fork_off(built, "runs/tiny")

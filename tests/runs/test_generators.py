@@ -116,6 +116,11 @@ def test_the_json_alone_tells_of_the_weights_of_an_older_run(saved):
     assert facts_read()["epochs"] == 9
 
 
+def empty():
+    shutil.rmtree("runs/a")
+    Path("runs/a").mkdir()
+
+
 def delete_weights():
     WEIGHTS.unlink()
 
@@ -150,7 +155,8 @@ def nest_an_old_json_without_end():
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda: shutil.rmtree("runs/a"), r"No generator in runs/a yet\. Train one: "),
+        (lambda: shutil.rmtree("runs/a"), r"^There is no runs/a\. Another: --run "),
+        (empty, r"No generator in runs/a yet\. Train one: "),
         (lambda: flip_a_bit(WEIGHTS), f"{WEIGHTS} is damaged or was not written"),
         (cut, f"{WEIGHTS} is damaged or was not written"),
         (delete_weights, f"{WEIGHTS} is damaged or was not written"),
@@ -356,6 +362,7 @@ def test_which_weights_were_loaded_and_their_score_are_told(generator):
             "Generator from runs/a: dcgan, 28 x 28\n"
             f"Trained on 1,234 pictures of toys {words}"
         )
+    Path("runs/none").mkdir()
     with pytest.raises(SystemExit, match="No last generator in runs/none yet"):
         generators.read("runs/none", "last")
 
