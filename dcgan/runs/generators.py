@@ -161,7 +161,8 @@ def _not_kept(run, which):
     epochs = ", ".join(map(str, kept(run)))
     others = f", only of {epochs}" if epochs else "; --keep-every is for that"
     if not which.isdecimal():
-        return f"--which {which}: best, last, or the number of an epoch that was kept."
+        which = typed(which=which)
+        return f"{which}: best, last, or the number of an epoch that was kept."
     return f"{run} kept no generator of epoch {which}{others}. Try --which best"
 
 

@@ -117,9 +117,10 @@ class Handler(BaseHTTPRequestHandler):
     def pour(self, number, body, wish):
         for start in range(0, len(body), 10_000):
             piece = body[start : start + 10_000]
+            # Before it is written: whoever has it may ask at once how much was sent
+            self.server.sent[number] += len(piece)
             self.wfile.write(
                 b"%x\r\n%s\r\n" % (len(piece), piece) if wish.chunked else piece
             )
             if wish.pace:
                 time.sleep(wish.pace)
-            self.server.sent[number] += len(piece)
