@@ -195,10 +195,12 @@ def test_a_training_under_nohup_outlives_its_terminal(monkeypatch):
 
 
 IN_A_TERMINAL = """
-import contextlib, os, sys
+import contextlib, os, signal, sys
 from pathlib import Path
 from dcgan.common import console
 
+signal.alarm(60)  # whatever happens, it ends
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as if nothing was under nohup
 with console.Stopping() as stopping:
     print("ready", flush=True)
     with contextlib.suppress(OSError):
