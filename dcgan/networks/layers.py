@@ -241,13 +241,12 @@ def _pair_for(layer):
     kind = layer.kernel_size, layer.strides, layer.padding
     ours = kind in (DOUBLES, SLIDES)
     is_better = backend == "jax" or (backend == "tensorflow" and ours and on_cpu())
-    return _pair(*kind) if is_better else None
+    return _pair(kind) if is_better else None
 
 
 @functools.cache
-def _pair(size, strides, padding):
-    backend, kind = keras.backend.backend(), (size, strides, padding)
-    doubles = kind == DOUBLES
+def _pair(kind):
+    backend, (_, strides, padding) = keras.backend.backend(), kind
     plain, kernel_gradient = {"jax": _jax, "tensorflow": _tensorflow}[backend](kind)
 
     def convolve_gradient(pictures, kernel, by):
@@ -257,7 +256,7 @@ def _pair(size, strides, padding):
         return convolve(by, kernel), kernel_gradient(by, kernel, pictures)
 
     def spread_plain(pictures, kernel):
-        if doubles and on_cpu():
+        if kind == DOUBLES and on_cpu():
             at_once = backend == "jax" or kernel.shape[2] <= FEW
             return (sub_pixels if at_once else corners)(pictures, kernel)
         return ops.conv_transpose(pictures, kernel, strides, padding)
@@ -333,8 +332,7 @@ def _tensorflow(kind):
         return tf.nn.conv2d(pictures, kernel, **options)
 
     def kernel_gradient(pictures, kernel, by):
-        ours = kind in (DOUBLES, SLIDES) and by.dtype == tf.bfloat16
-        if ours and by.shape[2] <= MULTIPLIED and on_cpu():
+        if by.dtype == tf.bfloat16 and by.shape[2] <= MULTIPLIED:
             return _kernel_products(pictures, by, strides[0])
         return tf.raw_ops.Conv2DBackpropFilter(
             input=pictures, filter_sizes=kernel.shape, out_backprop=by, **options

@@ -8,7 +8,6 @@ of where they come from.
 
 import hashlib
 import io
-import itertools
 import json
 import math
 import shutil
@@ -183,9 +182,11 @@ def kept_as(path):
     """Say where an array is kept when the pictures that it was made of have changed:
     NAME.before.npy, or .before-2.npy and so on where others are kept already.
     """
-    numbers = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
-    names = (path.with_suffix(f".before{number}.npy") for number in numbers)
-    return next(name for name in names if not name.exists())
+    kept, number = path.with_suffix(".before.npy"), 1
+    while kept.exists():
+        number += 1
+        kept = path.with_suffix(f".before-{number}.npy")
+    return kept
 
 
 def keep(path, facts):

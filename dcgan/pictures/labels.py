@@ -33,15 +33,13 @@ def sheet(faces, words, columns, scale=1):
     """
     columns = max(1, min(columns, len(faces)))
     rows, side = [], int(faces.shape[1] * scale)
-    wide = max([side, *(_text(word, _size(side)).width for word in words)])
+    texts = [_text(word, _size(side)) for word in words]
+    wide = max(side, *(text.width for text in texts))
     for first in range(0, len(faces), columns):
         some = slice(first, first + columns)
         tiles = [_amid(grid(face[None], 1, scale), wide) for face in faces[some]]
         if any(words[some]):
-            pairs = zip(tiles, words[some], strict=True)
-            tiles = [
-                above([tile, _line(wide, word, _size(side))]) for tile, word in pairs
-            ]
+            tiles = [above(pair) for pair in zip(tiles, texts[some], strict=True)]
         rows.append(beside(tiles))
     return above(rows, "left")
 
@@ -113,16 +111,11 @@ def _sign(sign, height):
     return picture
 
 
-def _line(width, words, size):
-    """Draw words in the middle of a line of a width: an image on white."""
-    return _amid(_text(words, size), width)
-
-
 def _amid(image, width):
     """Lay an image in the middle of white of a width."""
-    line = Image.new("RGB", (width, image.height), "white")
-    line.paste(image, ((width - image.width) // 2, 0))
-    return line
+    around = Image.new("RGB", (width, image.height), "white")
+    around.paste(image, ((width - image.width) // 2, 0))
+    return around
 
 
 def _size(width):

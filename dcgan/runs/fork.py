@@ -44,8 +44,7 @@ class Origin(NamedTuple):
         pairs = [(self.constants.get(name), constants[name], name) for name in STAYS]
         pairs += [
             (self.begun_with.get(name), begun_with[name], name.upper())
-            for name in BEGUN_WITH
-            if begun_with
+            for name in (BEGUN_WITH if begun_with else ())
         ]
         _check_alike(self.name, pairs)
         done = self.progress["epoch"] - 1
@@ -87,14 +86,14 @@ class Pair(NamedTuple):
 
 def _check_alike(origin, pairs):
     """Raise UserError if old and new differ in one of the pairs (old, new, name)."""
-    wrong = [f"{name} {old!r}, not {new!r}" for old, new, name in pairs if old != new]
+    wrong = [(old, new, name) for old, new, name in pairs if old != new]
     if wrong:
-        old = {name.lower(): old for old, new, name in pairs if old != new}
-        options = {name: it for name, it in old.items() if name.upper() in STAYS}
-        cure = f" Try {typed(**options)}" if options else ""
+        told = "; ".join(f"{name} {old!r}, not {new!r}" for old, new, name in wrong)
+        back = {name.lower(): old for old, _, name in wrong if name in STAYS}
+        cure = f" Try {typed(**back)}" if back else ""
         raise UserError(
-            f"FROM = {origin!r}: that run has {'; '.join(wrong)}. These stay "
-            f"as they are when a run goes on from another.{cure}"
+            f"FROM = {origin!r}: that run has {told}. These stay as they are when a "
+            f"run goes on from another.{cure}"
         )
 
 
