@@ -93,7 +93,7 @@ def told(run, encoded):
         "command": f"python generate.py {typed(run=run)}",
         "epochs": epochs,
         "finished": done >= epochs > 0,
-        "took": sum(took) if any(took) else None,
+        "took": sum(took),
         "epoch_seconds": lately,
         "left": max(0, epochs - done) * lately,
         "ended": (run / "log.csv").stat().st_mtime if rows else None,

@@ -238,7 +238,7 @@ def test_the_same_command_continues_it(built):
         ({"D_STEPS": 2}, {}, "that run has D_STEPS 1, not 2."),
         ({}, {"batch_size": 4}, "that run has BATCH_SIZE 8, not 4."),
         ({}, {"count": 32}, "that run has COUNT 40, not 32."),
-        ({}, {"checksum": "x"}, "that run has CHECKSUM "),
+        ({}, {"checksum": "x"}, ", not 'x'. These stay as they are when a run goes on"),
         ({"WIDTH": 0.5}, {}, "that run has WIDTH 0.25, not 0.5."),
         ({"D_NORM": "none", "R1": 1.0}, {}, "that run has D_NORM 'batch', not 'none'."),
         ({"EPOCHS": 2}, {}, "that run has 2 epochs already, so this one needs more"),
@@ -258,6 +258,8 @@ def test_what_cannot_be_gone_on_from_is_one_line(built, changes, begun, message)
         fork_off(built, begun=begun, **changes)
     assert message in stopped.value.code
     assert "\n" not in stopped.value.code
+    # What no option is, none can cure
+    assert not (begun and "Try" in stopped.value.code)
     assert contents("runs") == before
 
 
