@@ -24,7 +24,7 @@ from dcgan.runs.folder import check_writable
 from dcgan.runs.generators import find, folder_of, in_words, named
 from dcgan.training import latent
 from dcgan.training.chance import noise, stream
-from dcgan.training.hardware import describe_device
+from dcgan.training.hardware import describe_device, keep_compiled
 from dcgan.training.judging import learn
 
 # Whose directions, and what the attributes are learned on
@@ -86,6 +86,7 @@ def main(argv=None):
     folder, which = find(path, WHICH)
     check_writable(folder)
     with quiet_stderr():  # the backend wakes up here, and tells all about it
+        keep_compiled()
         generator, facts = models.load_generator(folder, which)
     print(f"{in_words(path, facts)}\nDevice    {describe_device()}")
     faces, names, has = open_real(path, facts)

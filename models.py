@@ -21,7 +21,7 @@ import numpy as np
 from dcgan.common.console import UserError
 from dcgan.common.options import typed
 from dcgan.networks.augment import NUMBERS, Augment
-from dcgan.networks.backend import inferred, keras, layers, ops
+from dcgan.networks.backend import inferred, is_out_of_memory, keras, layers, ops
 from dcgan.networks.layers import (
     BatchNormalization,
     Conv2D,
@@ -202,9 +202,10 @@ def load_generator(run, which="best"):
         if generators.read(run, which).facts != facts:
             continue  # a training has written another one meanwhile
         if fault:
-            raise UserError(
+            raise _unfit(
                 f"{weights} does not hold a {network} generator of {size} x {size} "
-                "faces, as it says. Train again: python train.py"
+                "faces, as it says. Train again: python train.py",
+                fault,
             ) from fault
         return generator, facts
 
@@ -217,8 +218,10 @@ def _load_average(checkpoint):
         generator = build_generator(**shape)
         _assign(generator, arrays)
     except Exception as error:  # other shapes raise nearly anything
-        raise UserError(
-            f"{checkpoint} does not hold a generator as its run's constants.json tells."
+        raise _unfit(
+            f"{checkpoint} does not hold a generator as its run's constants.json "
+            "tells.",
+            error,
         ) from error
     return generator, facts
 
@@ -256,11 +259,18 @@ def load_discriminator(run, which="best", epochs=None):
         else:
             generators.fill(discriminator, file)
     except Exception as error:  # other shapes raise nearly anything
-        raise UserError(
+        raise _unfit(
             f"{file} does not hold a {network} discriminator of {size} x {size} faces, "
-            "as it says."
+            "as it says.",
+            error,
         ) from error
     return discriminator
+
+
+def _unfit(line, error):
+    """Return the UserError of a network that cannot be had: a line, or full memory."""
+    full = "Out of memory: other programs have taken what the device has."
+    return UserError(full if is_out_of_memory(error) else line)
 
 
 def _assign(network, arrays):

@@ -74,6 +74,6 @@ def inferred(model, x):
 
 def is_out_of_memory(error):
     """Tell whether an exception, of any backend, means that memory is full."""
-    text = f"{type(error).__name__}: {error}"
-    signs = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OutOfMemory")
+    text = f"{type(error).__name__}: {error}".lower()
+    signs = ("resourceexhausted", "resource_exhausted", "outofmemory", "out of memory")
     return isinstance(error, MemoryError) or any(sign in text for sign in signs)

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from textwrap import shorten
 from typing import NamedTuple
@@ -15,6 +16,12 @@ INSTALL = {
     "tensorflow": "pip install -r requirements-gpu.txt",
     "jax": "pip install -r requirements-jax.txt",
     "torch": "install the PyTorch that has CUDA",
+}
+
+# Systems on which one backend alone, PyTorch, has a GPU, and what helps
+WITHOUT = {
+    "win32": "on native Windows; use WSL2.",
+    "darwin": "on a Mac; PyTorch has: pip install torch, and KERAS_BACKEND=torch",
 }
 
 # Words in what drivers and backends say that tell why a GPU is not used
@@ -38,15 +45,20 @@ class Seen(NamedTuple):
 
     cards: list  # a Card for each one of NVIDIA's
     complaint: str  # nvidia-smi's, where it has no cards to tell of
+    has_nvidia: bool  # though its driver may not be there
     has_amd: bool
 
 
 def look(root=Path("/")):
     """Ask the system for its graphics cards; root: of its /dev and /sys."""
     cards, complaint = _nvidia_smi()
-    vendors = root.glob("sys/class/drm/*/device/vendor")
-    has_amd = any(vendor.read_text().strip() == "0x1002" for vendor in vendors)
-    return Seen(cards, complaint, has_amd or (root / "dev/kfd").exists())
+    displays = [
+        (place.parent / "vendor").read_text().strip()
+        for place in root.glob("sys/bus/pci/devices/*/class")
+        if place.read_text().startswith("0x03")
+    ]
+    has_amd = "0x1002" in displays or (root / "dev/kfd").exists()
+    return Seen(cards, complaint, bool(cards) or "0x10de" in displays, has_amd)
 
 
 def _nvidia_smi():
@@ -112,6 +124,8 @@ def why_no_gpu(backend, chosen, seen, said):
     """
     if chosen in ("", "-1"):
         return "No GPU: CUDA_VISIBLE_DEVICES hides it."
+    if backend != "torch" and sys.platform in WITHOUT:
+        return f"No GPU: {backend} has none {WITHOUT[sys.platform]}"
     cards, told = visible(seen.cards, chosen), reason(said)
     if seen.cards and not cards:
         return f"No GPU: CUDA_VISIBLE_DEVICES={chosen} names none of {len(seen.cards)}."
@@ -121,10 +135,13 @@ def why_no_gpu(backend, chosen, seen, said):
         return f"The driver sees {cards[0].name}, {backend} does not: {mend}.{because}"
     if seen.complaint:
         return f"No GPU: nvidia-smi says: {seen.complaint}{because}"
+    if seen.has_nvidia:
+        return (
+            "No GPU: an NVIDIA card is here, but no driver answers (nvidia-smi): "
+            f"install it, or start the container with --gpus all.{because}"
+        )
     if seen.has_amd:
         return "AMD card: needs ROCm's own build of JAX or PyTorch; not tried."
-    if os.name == "nt":
-        return "No GPU: TensorFlow has none on native Windows; use WSL2."
     return f"No GPU: no NVIDIA driver found (nvidia-smi does not answer).{because}"
 
 

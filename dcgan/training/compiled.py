@@ -47,7 +47,8 @@ class Calls:
 
 
 def _read(scores):
-    return scores and {name: np.asarray(row) for name, row in scores.items()}
+    to_numpy = keras.ops.convert_to_numpy  # PyTorch's on a GPU are none of NumPy's
+    return scores and {name: to_numpy(row) for name, row in scores.items()}
 
 
 def plain(gan, step, faces=None):

@@ -14,7 +14,7 @@ import numpy as np
 
 from dcgan.common.console import UserError
 from dcgan.common.options import typed
-from dcgan.networks.backend import keras
+from dcgan.networks.backend import is_out_of_memory, keras
 from dcgan.training import hardware, processes
 
 ASK_EVERY = 2  # seconds between two times that processes tell each other of a Ctrl-C
@@ -44,8 +44,15 @@ class Device:
         """Copy faces (N, S, S, C) uint8 to the device; None if they do not fit."""
         if not hardware.has_room(faces.nbytes):
             return None
+        try:
+            held = self._copy(np.asarray(faces))
+            keras.ops.convert_to_numpy(held[:1])  # JAX copies meanwhile, or fails
+        except Exception as error:  # others may have the memory
+            if not is_out_of_memory(error):
+                raise
+            return None
         print(f"Faces     on the device: {faces.nbytes / 1e9:.2f} GB.", flush=True)
-        return self._copy(np.asarray(faces))
+        return held
 
     def _copy(self, array):
         return keras.ops.convert_to_tensor(array)
@@ -196,6 +203,19 @@ def in_words(count, noun, plural="s"):
     return f"{count} {noun}{plural if count != 1 else ''}"
 
 
+def check_alike(devices):
+    """Raise UserError if JAX's devices are of several generations: it makes one program
+    for all of them, which only those of the first's would run.
+    """
+    kinds = {getattr(each, "compute_capability", ""): each for each in devices}
+    if len(kinds) > 1:
+        named = " and ".join(each.device_kind for each in kinds.values())
+        raise UserError(
+            f"{named} cannot train together: they are of several generations. Choose "
+            "some by CUDA_VISIBLE_DEVICES, or take --devices one."
+        )
+
+
 def _is_agreed(error):
     """Tell whether all processes end in this way, as they do after Ctrl-C."""
     has_code = isinstance(error, SystemExit) and isinstance(error.code, int)
@@ -220,6 +240,7 @@ def find(which, batch_size):
     count = jax.device_count()
     if jax.process_count() == 1 and (which == "one" or count == 1):
         return Device()
+    check_alike(jax.local_devices())
     if batch_size % count:
         raise UserError(
             f"A batch of {batch_size} faces cannot be shared evenly by {count} devices."

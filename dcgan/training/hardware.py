@@ -65,12 +65,16 @@ def keep_compiled():
     find it: the call of a training, and the hundred small programs of any start.
 
     In JAX_COMPILATION_CACHE_DIR, or ~/.cache/dcgan-jax. To be called before it compiles
-    anything. Not for CPUs, whose home may be another processor's, too.
+    anything. Not for CPUs, whose home may be another processor's, too, nor by itself
+    for several processes: only the first keeps anything, and where it has that already
+    the others would wait a day for its share of the compiling.
     """
-    if keras.backend.backend() != "jax" or not has_gpu():
+    if not has_gpu() or keras.backend.backend() != "jax":
         return
     import jax
 
+    if jax.process_count() > 1 and not jax.config.jax_compilation_cache_dir:
+        return
     if not jax.config.jax_compilation_cache_dir:  # the variable's, or None
         kept = Path.home() / ".cache" / "dcgan-jax"
         jax.config.update("jax_compilation_cache_dir", str(kept))

@@ -193,6 +193,15 @@ def test_a_generator_that_cannot_be_used_is_refused_in_one_line(saved, harm, mes
     assert "\n" not in refused.value.code
 
 
+def test_full_memory_is_no_fault_of_the_file(saved, monkeypatch):
+    def fill(*_):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+
+    monkeypatch.setattr(generators, "fill", fill)
+    with pytest.raises(SystemExit, match=r"^Out of memory: other programs"):
+        models.load_generator("runs/a")
+
+
 def test_pictures_may_lie_in_a_folder_of_any_letters(saved):
     for source in ("my\u202fpictures", "\u5199\u3000\u771f", "\udcff", "a\nb", "\0"):
         data = {"name": "x", "count": 3, "source": source}

@@ -399,6 +399,8 @@ def test_what_ends_a_training_is_one_line_with_what_may_help(gan, begun):
         "Out of memory with 8 faces of 28 x 28 a batch. Try --batch-size 4 --run "
         "runs/a-2"
     )
+    with pytest.raises(SystemExit, match="Out of memory"), run.explain(begun, 8):
+        raise RuntimeError("INTERNAL: CUDA_ERROR_OUT_OF_MEMORY: out of memory")
     with pytest.raises(ZeroDivisionError), run.explain(begun, 8):
         raise ZeroDivisionError
     assert run._stopped_by("ALARM.", begun) == (

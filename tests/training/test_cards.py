@@ -1,6 +1,6 @@
 """Which cards there are, and why none of them is used."""
 
-import os
+import sys
 
 import pytest
 
@@ -10,6 +10,7 @@ from dcgan.training.cards import Card, Seen
 T4 = Card("GPU-aaaa-1", "Tesla T4", "15360")
 H100 = Card("GPU-bbbb-2", "NVIDIA H100 80GB HBM3", "81559")
 BOTH = [T4, H100]
+NONE = Seen([], "", has_nvidia=False, has_amd=False)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_the_memory_is_that_of_a_card_with_the_name():
 def test_nvidia_smi_tells_of_cards_or_says_why_not(tmp_path, monkeypatch):
     """A script by its name stands for the driver's tool."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert cards.look(tmp_path) == Seen([], "", has_amd=False)
+    assert cards.look(tmp_path) == NONE
     tool = tmp_path / "nvidia-smi"
 
     def answer(*lines, code=0):
@@ -52,29 +53,38 @@ def test_nvidia_smi_tells_of_cards_or_says_why_not(tmp_path, monkeypatch):
         tool.chmod(0o755)
 
     answer("GPU-aaaa-1, Tesla T4, 15360", "GPU-bbbb-2, NVIDIA H100 80GB HBM3, 81559")
-    assert cards.look(tmp_path) == Seen(BOTH, "", has_amd=False)
+    assert cards.look(tmp_path) == Seen(BOTH, "", has_nvidia=True, has_amd=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert cards.count() == 1
     failed = "NVIDIA-SMI has failed because it couldn't communicate with the driver."
     answer(failed, "Make sure that it is installed.", code=9)
-    assert cards.look(tmp_path) == Seen([], failed, has_amd=False)
+    assert cards.look(tmp_path) == Seen([], failed, has_nvidia=False, has_amd=False)
 
 
 @pytest.mark.parametrize(
-    ("files", "has_amd"),
+    ("displays", "files", "vendors"),
     [
-        ({}, False),
-        ({"sys/class/drm/card0/device/vendor": "0x10de\n"}, False),
-        ({"sys/class/drm/card1/device/vendor": "0x1002\n"}, True),
-        ({"dev/kfd": ""}, True),
+        ([], [], []),
+        (["0x10de 0x030200"], [], ["nvidia"]),
+        (["0x1002 0x030000"], [], ["amd"]),
+        (["0x10de 0x030000", "0x1002 0x038000"], [], ["nvidia", "amd"]),
+        (["0x10de 0x020000", "0x1002 0x040300"], [], []),  # no displays
+        ([], ["dev/kfd"], ["amd"]),
     ],
 )
-def test_an_amd_card_is_seen_in_the_system(tmp_path, monkeypatch, files, has_amd):
+def test_a_card_without_its_driver_is_seen_in_the_system(
+    tmp_path, monkeypatch, displays, files, vendors
+):
     monkeypatch.setenv("PATH", "")
-    for name, text in files.items():
+    for number, display in enumerate(displays):
+        place = tmp_path / f"sys/bus/pci/devices/{number}"
+        place.mkdir(parents=True)
+        for name, text in zip(("vendor", "class"), display.split(), strict=True):
+            (place / name).write_text(f"{text}\n")
+    for name in files:
         (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_text(text)
-    assert cards.look(tmp_path).has_amd is has_amd
+        (tmp_path / name).touch()
+    assert cards.look(tmp_path) == Seen([], "", "nvidia" in vendors, "amd" in vendors)
 
 
 # What TensorFlow 2.21, JAX 0.10 and PyTorch write, as they write it
@@ -134,7 +144,9 @@ def test_a_long_reason_is_cut_short():
     assert reason.endswith("[...]")
 
 
-NONE = Seen([], "", has_amd=False)
+@pytest.fixture
+def linux(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +157,7 @@ NONE = Seen([], "", has_amd=False)
             "No GPU: no NVIDIA driver found (nvidia-smi does not answer).",
         ),
         (
-            *("tensorflow", "", Seen([T4], "", has_amd=False), CUINIT),
+            *("tensorflow", "", Seen([T4], "", True, False), CUINIT),
             "No GPU: CUDA_VISIBLE_DEVICES hides it.",
         ),
         (
@@ -153,28 +165,35 @@ NONE = Seen([], "", has_amd=False)
             "No GPU: CUDA_VISIBLE_DEVICES hides it.",
         ),
         (
-            *("jax", "2", Seen(BOTH, "", has_amd=False), ""),
+            *("jax", "2", Seen(BOTH, "", True, False), ""),
             "No GPU: CUDA_VISIBLE_DEVICES=2 names none of 2.",
         ),
         (
-            *("tensorflow", "1", Seen(BOTH, "", has_amd=False), CUINIT),
+            *("tensorflow", "1", Seen(BOTH, "", True, False), CUINIT),
             "The driver sees NVIDIA H100 80GB HBM3, tensorflow does not: pip install "
             "-r requirements-gpu.txt. It says: failed call to cuInit: INTERNAL: CUDA "
             "error: Failed call to cuInit: UNKNOWN ERROR (303)",
         ),
         (
-            *("jax", None, Seen([T4], "", has_amd=True), ""),
+            *("jax", None, Seen([T4], "", True, True), ""),
             "The driver sees Tesla T4, jax does not: pip install -r "
             "requirements-jax.txt.",
         ),
         (
-            *("torch", None, Seen([], "It failed.", has_amd=False), OLD_DRIVER),
+            *("torch", None, Seen([], "It failed.", True, False), OLD_DRIVER),
             "No GPU: nvidia-smi says: It failed. It says: CUDA initialization: The "
             "NVIDIA driver on your system is too old (found version 11040).",
         ),
         (
-            *("jax", None, Seen([], "", has_amd=True), ""),
+            *("jax", None, Seen([], "", False, True), ""),
             "AMD card: needs ROCm's own build of JAX or PyTorch; not tried.",
+        ),
+        (
+            *("tensorflow", None, Seen([], "", True, True), CUINIT),
+            "No GPU: an NVIDIA card is here, but no driver answers (nvidia-smi): "
+            "install it, or start the container with --gpus all. It says: failed call "
+            "to cuInit: INTERNAL: CUDA error: Failed call to cuInit: UNKNOWN ERROR "
+            "(303)",
         ),
         (
             *("jax", None, NONE, NO_JAXLIB),
@@ -184,6 +203,23 @@ NONE = Seen([], "", has_amd=False)
         ),
     ],
 )
-@pytest.mark.skipif(os.name == "nt", reason="Windows has a line of its own")
+@pytest.mark.usefixtures("linux")
 def test_why_no_gpu_is_used_and_what_helps(backend, chosen, seen, said, why):
     assert cards.why_no_gpu(backend, chosen, seen, said) == why
+
+
+@pytest.mark.parametrize(
+    ("platform", "backend", "why"),
+    [
+        ("win32", "tensorflow", "No GPU: tensorflow has none on native Windows; use "),
+        ("win32", "jax", "No GPU: jax has none on native Windows; use WSL2."),
+        ("win32", "torch", "The driver sees Tesla T4, torch does not: install the Py"),
+        ("darwin", "tensorflow", "No GPU: tensorflow has none on a Mac; PyTorch has: "),
+    ],
+)
+def test_where_only_pytorch_has_a_gpu_it_is_the_system_that_is_told(
+    monkeypatch, platform, backend, why
+):
+    monkeypatch.setattr(sys, "platform", platform)
+    seen = Seen([T4], "", has_nvidia=True, has_amd=False)
+    assert cards.why_no_gpu(backend, None, seen, "").startswith(why)

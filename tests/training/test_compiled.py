@@ -247,6 +247,17 @@ def test_faces_taken_on_the_device_train_as_those_handed_over(way):
     assert largest_difference(*pair) < 1e-3
 
 
+@pytest.mark.every_backend
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="of its tensors")
+def test_scores_that_numpy_does_not_take_are_read():
+    import torch
+
+    loss = torch.ones(2, requires_grad=True)  # stands for one on a GPU
+    with pytest.raises(RuntimeError):
+        np.asarray(loss)
+    assert (compiled._read({"loss": loss})["loss"] == 1).all()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="takes minutes")

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 
 from dcgan.common.console import UserError
 from dcgan.runs import checkpoints
-from dcgan.training import devices
+from dcgan.training import devices, hardware
 
 SUITE = Path(__file__).parents[2]
 
@@ -346,6 +347,30 @@ def test_a_process_that_differs_from_the_first_says_in_what():
         UserError, match="the same constants and pictures: SEED differs"
     ):
         device.agree({"SEED": 2, "EPOCHS": 2})
+
+
+def test_cards_of_several_generations_are_refused():
+    """JAX on a box of several cards; these stand for its devices."""
+    cards = [
+        types.SimpleNamespace(device_kind=kind, compute_capability=capability)
+        for kind, capability in (("RTX 3090", "8.6"), ("A40", "8.6"), ("L4", "8.9"))
+    ]
+    devices.check_alike(cards[:2])
+    devices.check_alike([object(), object()])  # CPUs and TPUs have none
+    with pytest.raises(UserError, match=r"A40 and L4 cannot train .* --devices one"):
+        devices.check_alike(cards)
+
+
+def test_faces_that_the_device_has_no_memory_for_stay_on_the_host(monkeypatch, capsys):
+    class Full(devices.Device):
+        def _copy(self, array):
+            raise RuntimeError(f"RESOURCE_EXHAUSTED: {array.nbytes} bytes")
+
+    monkeypatch.setattr(hardware, "has_room", lambda size: True)
+    faces = np.zeros((4, 8, 8, 3), "uint8")
+    assert Full().hold(faces) is None
+    assert "on the device" not in capsys.readouterr().out
+    assert (np.asarray(devices.Device().hold(faces)) == faces).all()
 
 
 def test_one_device_takes_whole_batches_and_asks_nobody():

@@ -130,21 +130,30 @@ def test_jax_alone_takes_the_same_packages_without_tensorflow():
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize("given", [{}, {"JAX_COMPILATION_CACHE_DIR": "chosen"}])
-def test_what_jax_compiles_is_kept_for_the_next_run(tmp_path, given):
+@pytest.mark.parametrize(
+    ("given", "processes", "kept"),
+    [
+        ({}, 1, ".cache/dcgan-jax"),
+        ({"JAX_COMPILATION_CACHE_DIR": "chosen"}, 1, "chosen"),
+        ({"JAX_COMPILATION_CACHE_DIR": "chosen"}, 2, "chosen"),
+        ({}, 2, None),
+    ],
+)
+def test_what_jax_compiles_is_kept_for_the_next_run(tmp_path, given, processes, kept):
     pytest.importorskip("jax")
-    code = """
+    code = f"""
 from dcgan.training import hardware
 import jax
 hardware.has_gpu = lambda: True  # stands for the hardware
+jax.process_count = lambda: {processes}
 hardware.keep_compiled()
 jax.jit(lambda x: x * 3)(1.0)
 """
     here = {"HOME": str(tmp_path), "KERAS_BACKEND": "jax", "PYTHONPATH": str(SUITE)}
     command = [sys.executable, "-c", code]
     subprocess.run(command, cwd=tmp_path, env=os.environ | here | given, check=True)
-    kept = tmp_path / ("chosen" if given else ".cache/dcgan-jax")
-    assert any("lambda" in path.name for path in kept.iterdir())
+    found = {path.parent for path in tmp_path.rglob("*lambda*")}
+    assert found == ({tmp_path / kept} if kept else set())
 
 
 @pytest.mark.parametrize(
