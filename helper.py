@@ -32,6 +32,7 @@ COURSE_URL = "https://s3-us-west-1.amazonaws.com/udacity-dlnfd/datasets/celeba.z
 DRIVE_URL = (
     "https://drive.usercontent.google.com/download"
     "?id=0B7EVK8r0v71pZjFTYXZWM3FlRnM&export=download&confirm=t"
+    "&resourcekey=0-dYn9z10tMJOBAkviAcfdyQ"
 )
 
 # What each picture shows, by 40 attributes; the size as torchvision's download tells it

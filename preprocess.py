@@ -95,8 +95,7 @@ def prepare(  # noqa: PLR0913
         if reason:
             keep = reason == array.CHANGED["fingerprint"] and data != "cartoons"
             if path.exists():
-                kept = _told_of_keeping(source, path) if keep else ""
-                print(f"Making {path} again: {reason}.{kept}", flush=True)
+                print(f"Making {path} again: {reason}.", flush=True)
             crop = helper.FITS[fit].crop
             facts = _make(path, source, crop, wanted, images, facts if keep else {})
         else:
@@ -265,7 +264,7 @@ def _source(data, folder):
 def _told_of_keeping(source, path):
     kept = array.kept_as(path)
     return (
-        f" The old one is kept as {kept}, its .json beside it. To go on with "
+        f"The old array is kept as {kept}, its .json beside it. To go on with "
         f"a run that began with it, rename {source}, and these two to "
         f"{path.name} and {path.with_suffix('.json').name}."
     )
@@ -283,7 +282,8 @@ def _report_use(path, facts):
 def _make(path, source, crop, wanted, images, old):  # noqa: PLR0913
     """Make the array and its .json; return what the .json says.
 
-    old: what the .json says of the array that is there, if that is to be kept, or {}
+    old: what the .json says of the array that is there, if that is to be kept where it
+    holds other pixels, or {}
     """
     size = wanted["image_size"]
     shape = (size, size, wanted["channels"])
@@ -291,7 +291,8 @@ def _make(path, source, crop, wanted, images, old):  # noqa: PLR0913
     try:
         with write_whole(path) as part:
             facts = wanted | _fill(part, path, source, crop, shape, images)
-            if old:
+            if old and old["checksum"] != facts["checksum"]:
+                print(_told_of_keeping(source, path), flush=True)
                 array.keep(path, old)
             # From here until the new one is written, a kill leaves an array without a
             # .json, which is made again

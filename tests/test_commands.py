@@ -173,6 +173,11 @@ def test_a_printed_command_means_the_folder_that_it_names(told, name):
     assert meant == 1
 
 
+def test_for_windows_a_path_is_typed_without_quotes(monkeypatch):
+    monkeypatch.setattr(options.os, "name", "nt")
+    assert typed(run=r"runs\a", data="my faces") == r'--run runs\a --data "my faces"'
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_that_continues_is_the_one_that_was_typed(monkeypatch, name):
     monkeypatch.setattr(sys, "argv", ["my scripts/train.py", f"--run={name}"])

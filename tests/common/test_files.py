@@ -192,11 +192,46 @@ def test_a_drive_without_locks_says_so(lock, monkeypatch, capsys):
 
 
 @NEEDS_LOCKS
+def test_a_windows_share_tells_of_a_held_lock_in_words_of_its_own(lock, monkeypatch):
+    def held(*_):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(files.fcntl, "flock", held)
+    with pytest.raises(files.LockedError, match="Another process"):
+        files.locked(lock).__enter__()
+
+
+@NEEDS_LOCKS
 def test_what_the_block_raises_is_not_swallowed_and_frees_the_lock(lock):
     with pytest.raises(OSError, match="of the block"), files.locked(lock):
         raise OSError("of the block")
     with files.locked(lock):
         pass
+
+
+def test_a_file_that_a_program_holds_for_a_moment_is_replaced(here, monkeypatch):
+    """As on Windows."""
+    held, replace = [1, 2, 3], os.replace
+
+    def refuse(*paths):
+        if held:
+            held.pop()
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        replace(*paths)
+
+    monkeypatch.setattr(files, "HELD", (0, 0, 0))
+    monkeypatch.setattr(os, "replace", refuse)
+    for text in ("one", "two"):
+        with files.write_whole("x.txt") as part:
+            part.write_text(text)
+    assert Path("x.txt").read_text() == "two"
+    held += range(9)
+    with (
+        pytest.raises(console.UserError, match="Permission denied"),
+        files.write_whole("x.txt") as part,
+    ):
+        part.write_text("three")
+    assert Path("x.txt").read_text() == "two"
 
 
 # What a network or shared drive does not offer

