@@ -53,7 +53,7 @@ D_LEARNING_RATE = 2e-4  # (0.0..1.0] the discriminator's; the ratio of the two m
 BETA_1 = 0.5  # [0.0..1.0) of Adam, whose own default of 0.9 makes training oscillate
 LEARNING_RATE_HOLD = 0.0  # [0.0..] epochs before the rates begin to fall, if they do
 LEARNING_RATE_HALF_LIFE = 0.0  # [0.0..] epochs in which both rates halve; 0: they stay
-AVERAGE_DECAY = 0.999  # [0.0..1) averages 1 / (1 - this) iterations, or a 20th of all
+AVERAGE_DECAY = 0.999  # [0.0..1) averages 1 / (1 - this) iterations, or a 10th of all
 
 # What to learn by; what was tried, and lost, is in benchmarks/QUALITY.md
 LOSS = "cross-entropy"  # what they minimize, a row of dcgan/networks/losses.py

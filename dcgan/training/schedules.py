@@ -39,8 +39,8 @@ class Schedules:
 def average_decay(iteration, target):
     """Return the decay of the averaged generator after `iteration` updates of G.
 
-    min(target, 1 - 1 / (1 + iteration / 20)): the average reaches back over about a
-    twentieth of the run so far, until that is 1 / (1 - target) iterations. A fixed
+    min(target, 1 - 1 / (1 + iteration / 10)): the average reaches back over about a
+    tenth of the run so far, until that is 1 / (1 - target) iterations. A fixed
     long memory would keep the noise of the first iterations in the picture.
     """
-    return min(target, 1 - 1 / (1 + iteration / 20))
+    return min(target, 1 - 1 / (1 + iteration / 10))
