@@ -8,7 +8,6 @@ import select
 import socket
 import sys
 import threading
-import time
 import traceback
 
 from dcgan.common.console import STOPPED, UserError
@@ -16,7 +15,6 @@ from dcgan.networks.backend import keras
 from dcgan.training import cards
 
 PATIENCE = 300  # seconds until all processes must have come
-GRACE = 1  # second in which a process that fails as its peer did says so itself
 NEAR = 10  # seconds to reach the first one, or to notice that one died
 
 # The variables that say where the first process is, how many there are, which this is
@@ -161,7 +159,6 @@ class Watch:
         while left:
             for peer in select.select(left, [], [])[0]:
                 if not _read(peer, 1):
-                    time.sleep(GRACE)
                     _leave(f"\n{DIED}", 1)
                 left.remove(peer)
 
