@@ -2,7 +2,6 @@
 
 # Worker processes import this file: without numpy they start twice as fast.
 import os
-import shlex
 import struct
 import zipfile
 import zlib
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 from dcgan.common.console import UserError
 from dcgan.common.files import DAMAGE
-from dcgan.common.options import typed
+from dcgan.common.options import quoted, typed
 
 # What stands before a member's bytes: PK 3 4, ..., bytes of its name, of its extras
 LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -95,7 +94,7 @@ def unpack(path):
     if not ending:
         return ""
     folder = path.name[: -len(ending)] or "pictures"
-    file, place = shlex.quote(str(path)), shlex.quote(folder)
+    file, place = quoted(str(path)), quoted(folder)
     command = UNPACK[ending].replace("FILE", file).replace("FOLDER", place)
     return f"Unpack it: mkdir -p {place} && {command}; then {typed(data=folder)}"
 

@@ -73,9 +73,9 @@ def keep_compiled():
         return
     import jax
 
-    if jax.process_count() > 1 and not jax.config.jax_compilation_cache_dir:
-        return
     if not jax.config.jax_compilation_cache_dir:  # the variable's, or None
+        if jax.process_count() > 1:
+            return
         kept = Path.home() / ".cache" / "dcgan-jax"
         jax.config.update("jax_compilation_cache_dir", str(kept))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
