@@ -131,7 +131,7 @@ class Half:
 
     def save_weights(self, path):
         with tempfile.TemporaryDirectory() as folder:
-            whole = Path(folder, Path(path).name)
+            whole = Path(folder, "whole.weights.h5")
             self.network.save_weights(whole)
             halve(whole, path)
 

@@ -5,8 +5,8 @@ it all, is an attribute of the file; the JSON beside it says the same to people.
 older runs the JSON is all that tells.
 """
 
-import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -50,6 +50,15 @@ class Generator(NamedTuple):
     facts: dict
 
 
+class _Memory(io.BytesIO):
+    """What HDF5 writes to, for on a full disk it kills the process; Keras takes it by
+    its name.
+    """
+
+    def __str__(self):
+        return f"memory{ENDS[0]}"
+
+
 def save(run, generator, facts, which="best"):
     """Write a Keras model's weights and what is told of them; the JSON comes after.
 
@@ -57,15 +66,14 @@ def save(run, generator, facts, which="best"):
     any moment, it leaves the file of before or this one.
     """
     weights, path = paths(run, which)
+    memory = _Memory()
+    generator.save_weights(memory)
+    with h5py.File(memory, "a") as file:
+        facts = {**facts, "sha256": _checksum(file, facts)}
+        # Of a fixed length: what HDF5 keeps elsewhere, damage makes it crash on
+        file.attrs[FACTS] = np.bytes_(json.dumps(facts))
     with write_whole(weights) as part:
-        try:
-            generator.save_weights(part)
-            with h5py.File(part, "a") as file:
-                facts = {**facts, "sha256": _checksum(file, facts)}
-                # Of a fixed length: what HDF5 keeps elsewhere, damage makes it crash on
-                file.attrs[FACTS] = np.bytes_(json.dumps(facts))
-        except (RuntimeError, ValueError) as error:  # what HDF5 makes of a full disk
-            raise OSError(errno.EIO, str(error)) from error
+        part.write_bytes(memory.getbuffer())
     write_json(path, facts)
 
 
