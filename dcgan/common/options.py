@@ -137,7 +137,8 @@ def _command(module):
     """Return the command that runs a script, or a module of a package."""
     spec = getattr(module, "__spec__", None)
     if spec is not None and "." in spec.name:
-        return f"python -m {spec.name}"
+        name = spec.name.removesuffix(".__main__")
+        return f"python -m {name}"
     return f"python {Path(module.__file__).name}"
 
 

@@ -38,7 +38,7 @@ def train(tally, number, folder):
         code, said = trainings.wait_for(process), (folder / "said.txt").read_text()
         tally.faults += code != 0
         clear = is_one_clear_error(code, said) and "runs/tiny" in said
-        tally.expect(clear or code == 0, f"trial {number}: {code}: {said[-300:]}")
+        tally.expect(clear or code == 0, f"trial {number}: {code}: {said[-2000:]}")
         if small:
             mount(folder / "runs", 2**29, REMOUNT)
         with tally.recovery():
