@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dcgan.common.console import UserError
+from dcgan.common.console import UserError, is_out_of_memory
 from dcgan.common.options import typed
 from dcgan.networks.augment import NUMBERS, Augment
-from dcgan.networks.backend import inferred, is_out_of_memory, keras, layers, ops
+from dcgan.networks.backend import inferred, keras, layers, ops
 from dcgan.networks.layers import (
     BatchNormalization,
     Conv2D,
@@ -196,16 +196,17 @@ def load_generator(run, which="best"):
         try:
             generators.fill(generator, weights)
         except Exception as error:  # weights of other shapes raise nearly anything
+            if is_out_of_memory(error):
+                raise
             fault = error
         else:
             fault = None
         if generators.read(run, which).facts != facts:
             continue  # a training has written another one meanwhile
         if fault:
-            raise _unfit(
+            raise UserError(
                 f"{weights} does not hold a {network} generator of {size} x {size} "
-                "faces, as it says. Train again: python train.py",
-                fault,
+                "faces, as it says. Train again: python train.py"
             ) from fault
         return generator, facts
 
@@ -218,10 +219,10 @@ def _load_average(checkpoint):
         generator = build_generator(**shape)
         _assign(generator, arrays)
     except Exception as error:  # other shapes raise nearly anything
-        raise _unfit(
-            f"{checkpoint} does not hold a generator as its run's constants.json "
-            "tells.",
-            error,
+        if is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"{checkpoint} does not hold a generator as its run's constants.json tells."
         ) from error
     return generator, facts
 
@@ -259,18 +260,13 @@ def load_discriminator(run, which="best", epochs=None):
         else:
             generators.fill(discriminator, file)
     except Exception as error:  # other shapes raise nearly anything
-        raise _unfit(
+        if is_out_of_memory(error):
+            raise
+        raise UserError(
             f"{file} does not hold a {network} discriminator of {size} x {size} faces, "
-            "as it says.",
-            error,
+            "as it says."
         ) from error
     return discriminator
-
-
-def _unfit(line, error):
-    """Return the UserError of a network that cannot be had: a line, or full memory."""
-    full = "Out of memory: other programs have taken what the device has."
-    return UserError(full if is_out_of_memory(error) else line)
 
 
 def _assign(network, arrays):

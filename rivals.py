@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 import models
-from dcgan.common.console import UserError
+from dcgan.common.console import UserError, is_out_of_memory
 from dcgan.common.console import run as run_script
 from dcgan.common.files import DAMAGE, write_json, write_whole
 from dcgan.common.options import current, options, typed
-from dcgan.networks.backend import is_out_of_memory, keras, layers, ops
+from dcgan.networks.backend import keras, layers, ops
 from dcgan.runs import curves, folder, generators
 from dcgan.training.chance import noise, stream
 from dcgan.training.hardware import describe_backend, describe_device, keep_compiled

@@ -15,6 +15,12 @@ STOPPED = "\nStopped. The same command starts again."
 
 LINE_EVERY = 20  # seconds between two lines of a progress bar that goes to a file
 
+# What backends say where memory is full; "dst tensor": TensorFlow, copying to a GPU
+MEMORY_FULL = (
+    *("resourceexhausted", "resource_exhausted", "outofmemory", "out of memory"),
+    *("dst tensor is not initialized", "defaultcpuallocator"),
+)
+
 # What the system says when no more can be written to a file or a pipe
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE)
 
@@ -29,7 +35,7 @@ class UserError(SystemExit):
 def run(main):
     """Run a script's main(); Ctrl-C ends it with one line and exit code 130.
 
-    So does, with 1, whatever the system refuses: to print on, a file or a folder.
+    So does, with 1, whatever the system refuses: to print on, a file, a folder, memory.
     """
     _print_any_letter()
     try:
@@ -51,6 +57,19 @@ def run(main):
             f"Cannot print any more: {error.strerror}. Files that are there are whole; "
             "once there is room, the same command goes on."
         ) from None
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            "Out of memory: less at once, or end other programs that have taken what "
+            "there is."
+        ) from None
+
+
+def is_out_of_memory(error):
+    """Tell whether an exception, of any backend, means that memory is full."""
+    text = f"{type(error).__name__}: {error}".lower()
+    return isinstance(error, MemoryError) or any(sign in text for sign in MEMORY_FULL)
 
 
 def _print_any_letter():

@@ -70,10 +70,3 @@ def inferred(model, x):
     groups = model.trainable_variables, model.non_trainable_variables
     values = [[variable.value for variable in group] for group in groups]
     return model.inference(*values, x)
-
-
-def is_out_of_memory(error):
-    """Tell whether an exception, of any backend, means that memory is full."""
-    text = f"{type(error).__name__}: {error}".lower()
-    signs = ("resourceexhausted", "resource_exhausted", "outofmemory", "out of memory")
-    return isinstance(error, MemoryError) or any(sign in text for sign in signs)

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dcgan.common.console import UserError
+from dcgan.common.console import UserError, is_out_of_memory
 from dcgan.common.files import DAMAGE, sha256, write_whole
 from dcgan.runs import folder, generators
 
 PROGRESS = "progress"  # the name of the JSON among the arrays
 
-# What the system says where a file is not to be had at the moment, damaged or not
-REFUSED = (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
+# What the system says of a damaged file; all else, that it is not to be had for now
+DAMAGED = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL)
 
 
 def save(run, arrays, progress, keep):
@@ -61,19 +61,27 @@ def write(path, arrays, progress):
 
 def superseded(run, keep):
     """Return the paths of the checkpoints that need not stay; save() tells which."""
-    there, kept = paths(run), generators.kept(run)
-    ends = [path for path in there if ended_epoch(path)]
-    stay = {*ends[-1:], *(path for path in ends if ended_epoch(path) in kept)}
-    return [path for path in there[:-keep] if path not in stay]
+    epochs = {path: ended_epoch(path) for path in paths(run)}
+    kept = (None, *generators.kept(run))
+    stay = {path for path, epoch in epochs.items() if epoch in kept}
+    stay.update([path for path, epoch in epochs.items() if epoch][-1:])
+    return [path for path in list(epochs)[:-keep] if path not in stay]
 
 
 def ended_epoch(path):
-    """Return the number of the epoch at whose end a checkpoint was saved, or 0."""
+    """Return the number of the epoch at whose end a checkpoint was saved, or 0; None
+    if it cannot be read for now.
+    """
     try:
         progress = _progress_in(path)
         return 0 if progress["iteration"] else progress["epoch"] - 1
-    except DAMAGE:
-        return 0
+    except DAMAGE as error:
+        return None if _is_refused(error) else 0
+
+
+def _is_refused(error):
+    """Tell whether a file is not to be had for now, rather than damaged."""
+    return isinstance(error, OSError) and error.errno not in DAMAGED
 
 
 def check_room(run, gan, keep, kept=0):
@@ -122,7 +130,9 @@ def load(run, gan):
         try:
             progress = _load(path, gan)
         except DAMAGE as error:
-            if getattr(error, "errno", None) in REFUSED:
+            if is_out_of_memory(error):
+                raise
+            if _is_refused(error):
                 raise UserError(
                     f"Cannot read {path}: {error.strerror}. Once it can be read, the "
                     "same command goes on from there."

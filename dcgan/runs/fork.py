@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from dcgan.common.console import UserError
+from dcgan.common.console import UserError, is_out_of_memory
 from dcgan.common.files import DAMAGE, write_json, write_whole
 from dcgan.common.options import typed
 from dcgan.runs import checkpoints, curves, folder, generators
@@ -79,6 +79,8 @@ class Pair(NamedTuple):
                 try:
                     generators.fill(network, weights)
                 except Exception as error:  # other shapes raise nearly anything
+                    if is_out_of_memory(error):
+                        raise
                     raise UserError(
                         f"{weights} does not hold a {network.name} as it says."
                     ) from error

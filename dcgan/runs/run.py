@@ -7,10 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from dcgan.common.console import UserError, tell
+from dcgan.common.console import UserError, is_out_of_memory, tell
 from dcgan.common.files import write_json
 from dcgan.common.options import quoted, typed
-from dcgan.networks.backend import is_out_of_memory
 from dcgan.networks.losses import LOSSES
 from dcgan.runs import checkpoints, curves, folder, fork, generators, page, tensorboard
 

@@ -5,10 +5,9 @@ import json
 
 import numpy as np
 
-from dcgan.common.console import Bar, UserError
+from dcgan.common.console import Bar, UserError, is_out_of_memory
 from dcgan.common.files import DAMAGE, write_whole
 from dcgan.common.options import typed
-from dcgan.networks.backend import is_out_of_memory
 
 
 def of(network, faces, title, batch_size):

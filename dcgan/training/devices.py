@@ -12,9 +12,9 @@ import time
 
 import numpy as np
 
-from dcgan.common.console import UserError
+from dcgan.common.console import UserError, is_out_of_memory
 from dcgan.common.options import typed
-from dcgan.networks.backend import is_out_of_memory, keras
+from dcgan.networks.backend import keras
 from dcgan.training import hardware, processes
 
 ASK_EVERY = 2  # seconds between two times that processes tell each other of a Ctrl-C

@@ -33,6 +33,25 @@ def test_a_name_that_no_disk_takes_is_one_line():
         console.run(lambda: Path("a" * 300).touch())
 
 
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (MemoryError, "Unable to allocate 74.5 GiB for an array"),
+        (RuntimeError, "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9"),
+        (type("ResourceExhaustedError", (Exception,), {}), "OOM when allocating"),
+        (type("InternalError", (Exception,), {}), "Dst tensor is not initialized."),
+        (type("OutOfMemoryError", (RuntimeError,), {}), "CUDA out of memory."),
+        (RuntimeError, "[enforce] DefaultCPUAllocator: can't allocate memory: 9"),
+    ],
+)
+def test_full_memory_is_one_line_in_the_words_of_any_backend(kind, words):
+    def fill():
+        raise kind(words)
+
+    with pytest.raises(console.UserError, match=r"^Out of memory: less at once"):
+        console.run(fill)
+
+
 def test_what_is_no_refusal_of_the_system_keeps_its_traceback():
     def fail():
         raise OSError(5, "Input/output error")

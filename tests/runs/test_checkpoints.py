@@ -179,8 +179,22 @@ def test_a_checkpoint_that_the_disk_refuses_for_now_is_not_called_damaged(
         meanwhile.setattr(np, "load", refuse)
         with pytest.raises(SystemExit, match=f"^Cannot read {path}: Input/output"):
             checkpoints.load(RUN, gan)
+        assert checkpoints.superseded(RUN, 1) == []
     assert kept() == ["checkpoint-000001.npz", "checkpoint-000002.npz"]
+    assert checkpoints.superseded(RUN, 1) == [RUN / "checkpoint-000001.npz"]
     assert checkpoints.load(RUN, gan)["iterations"] == 2
+
+
+def test_full_memory_damages_no_checkpoint(gan, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+
+    save(gan, 1)
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(type(gan.generator.variables[0]), "assign", refuse)
+        with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+            checkpoints.load(RUN, gan)
+    assert kept() == ["checkpoint-000001.npz"]
 
 
 def test_a_checkpoint_is_read_right_or_not_at_all_whatever_bytes_were_changed(here):
