@@ -1,7 +1,8 @@
 """Train a DCGAN on faces: python train.py
 
-Real faces and noise go in; every epoch leaves a sheet of samples, the curves, a
-checkpoint and the generator in the run folder. Ctrl-C stops, the same command goes on.
+Real faces and noise go in; every epoch (of short ones some) leaves a sheet of samples,
+the curves, a checkpoint and the generator in the run folder. Ctrl-C stops, the same
+command goes on.
 
 Behind a constant stands what it may be: {one, of these}, or within (0..1], this one
 without 0 and with 1.
@@ -64,15 +65,15 @@ LABEL_FLIPPING = 0.0  # [0.0..0.5] share of D's labels that are swapped, real fo
 
 # How to compute
 STEPS_PER_CALL = 0  # [0..9999] iterations in one call; 0: 32 or more on a GPU, else 4
-PRECISION = "auto"  # {auto, float32, bfloat16} auto: bfloat16 where it is in hardware
+PRECISION = "auto"  # {auto, float32, bfloat16} auto: bfloat16 where it is faster
 DEVICES = "all"  # {all, one} several GPUs need KERAS_BACKEND=jax
 
 # What a run leaves
-RUN = ""  # the run folder; empty: runs/<data>-<size>
+RUN = ""  # the run folder; empty: runs/<data>-<size>, and -<network> unless dcgan
 FROM = ""  # another run, or a checkpoint of it, to go on from with another recipe
 SEED = 1  # [0..4294967295] seeds the first weights, the order, the flips and the noise
 SAMPLES = 40  # [2..10000] faces on the sheet of each epoch
-CHECKPOINT_MINUTES = 10.0  # (0.0..] between checkpoints, besides the one of each epoch
+CHECKPOINT_MINUTES = 10.0  # (0.0..] between checkpoints, besides those at epochs' ends
 KEEP_CHECKPOINTS = 2  # [1..1000000] newest that stay, besides the last epoch's end
 EPOCH_END_SHARE = 0.1  # (0.0..1.0] of the time, for epochs' ends and as much for scores
 KEEP_EVERY = 0  # [0..1000000] epochs: generator and checkpoint of each such one stay
