@@ -176,6 +176,8 @@ def test_a_printed_command_means_the_folder_that_it_names(told, name):
 def test_for_windows_a_path_is_typed_without_quotes(monkeypatch):
     monkeypatch.setattr(options.os, "name", "nt")
     assert typed(run=r"runs\a", data="my faces") == r'--run runs\a --data "my faces"'
+    command = options.with_variable("KERAS_BACKEND", "torch", "python train.py")
+    assert command == 'set "KERAS_BACKEND=torch" && python train.py'
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -124,6 +124,15 @@ def quoted(text):
     return subprocess.list2cmdline([text]) if windows else shlex.quote(text)
 
 
+def with_variable(name, value, command):
+    """Return a command as one types it with an environment variable, if it has one."""
+    if not value:
+        return command
+    if os.name == "nt":  # cmd.exe; the quotes keep a space out of the value
+        return f'set "{name}={value}" && {command}'
+    return f"{name}={quoted(value)} {command}"
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
         if valued := re.match(r"argument (\S+): ignored explicit argument", message):

@@ -96,7 +96,8 @@ def unpack(path):
     folder = path.name[: -len(ending)] or "pictures"
     file, place = quoted(str(path)), quoted(folder)
     command = UNPACK[ending].replace("FILE", file).replace("FOLDER", place)
-    return f"Unpack it: mkdir -p {place} && {command}; then {typed(data=folder)}"
+    make = "mkdir" if os.name == "nt" else "mkdir -p"
+    return f"Unpack it: {make} {place} && {command}; then {typed(data=folder)}"
 
 
 def read(archive, member):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dcgan.common.console import UserError, is_out_of_memory, tell
 from dcgan.common.files import write_json
-from dcgan.common.options import quoted, typed
+from dcgan.common.options import quoted, typed, with_variable
 from dcgan.networks.losses import LOSSES
 from dcgan.runs import checkpoints, curves, folder, fork, generators, page, tensorboard
 
@@ -261,9 +261,9 @@ Run       {self.folder}"""
 
     def saved_at(self, progress):
         """Say what a stopped run saved, and how to continue it."""
-        backend = os.environ.get("KERAS_BACKEND")
-        command = f"KERAS_BACKEND={quoted(backend)} " if backend else ""
-        command += " ".join(map(quoted, ["python", *sys.argv]))
+        command = " ".join(map(quoted, ["python", *sys.argv]))
+        name = "KERAS_BACKEND"
+        command = with_variable(name, os.environ.get(name), command)
         return f"Stopped and saved before {progress.place()}. To continue: {command}"
 
     def continuing(self, progress):

@@ -87,6 +87,7 @@ def visible(cards, chosen):
     """Return those Cards that CUDA_VISIBLE_DEVICES, or None, lets programs see.
 
     As CUDA reads it: numbers or the beginnings of UUIDs, up to the first that is none.
+    The numbers are nvidia-smi's: of several kinds of cards CUDA may count others first.
     """
     if chosen is None:
         return cards
@@ -95,6 +96,8 @@ def visible(cards, chosen):
         named = [card for card in cards if word and card.uuid.startswith(word)]
         if word.isdigit():
             named = cards[int(word) : int(word) + 1]
+        elif word.startswith("MIG-"):  # a part of a card, it is not said of which
+            named = cards
         if not named:
             break
         seen.append(named[0])

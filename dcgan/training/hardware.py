@@ -57,7 +57,7 @@ def _gpu_memory():
 
         has_cuda = torch.cuda.is_available()
         return torch.cuda.get_device_properties(0).total_memory if has_cuda else 0
-    return cards.bytes_of(_tensorflow_details().get("device_name"), _visible())
+    return cards.bytes_of(_tensorflow_details().get("device_name"), cards.look().cards)
 
 
 def keep_compiled():
@@ -176,11 +176,7 @@ def _tensorflow_gpu():
         if gpus[1:]
         else ""
     )
-    return f"GPU, {name}{cards.memory_of(name, _visible())}{more}"
-
-
-def _visible():
-    return cards.visible(cards.look().cards, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return f"GPU, {name}{cards.memory_of(name, cards.look().cards)}{more}"
 
 
 def _tensorflow_details():

@@ -28,10 +28,10 @@ NONE = Seen([], "", has_nvidia=False, has_amd=False)
         ("0,-1,1", [T4]),  # CUDA reads up to what it does not know
         ("2", []),
         ("1,2", [H100]),
-        ("MIG-bbbb", []),
+        ("MIG-bbbb", [T4]),
     ],
 )
-def test_the_cards_that_programs_see_are_those_that_cuda_would_take(chosen, seen):
+def test_the_cards_that_programs_see_are_read_as_cuda_does(chosen, seen):
     assert cards.visible(BOTH, chosen) == seen
 
 
