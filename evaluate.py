@@ -14,7 +14,7 @@ import numpy as np
 import models
 import preprocess
 from dcgan.common.console import Bar, UserError, quiet_stderr, run
-from dcgan.common.files import write_json, write_whole
+from dcgan.common.files import read_json, write_json, write_whole
 from dcgan.common.options import options
 from dcgan.pictures.faces import grid
 from dcgan.runs import curves, page
@@ -156,19 +156,27 @@ def score_features(network, real, fake):
 def features_of_real(network, real):
     """Return the features of the real faces, out of the data folder if they are there.
 
-    They are kept beside the faces, with all that they depend on and a checksum.
+    They are kept beside the faces, with all that they depend on and a checksum; those
+    of all, which may have taken hours, apart from those of some.
     """
+    array, total = real.prepared, len(real.faces)
     faces = some(real.faces, REAL, "evaluate_choice")
-    path = real.prepared.path.with_suffix(".features.npz")
-    depends_on = {
-        **{"pixels": real.checksum, "network": network.sha256, "count": len(faces)},
-        "chosen": "all" if len(faces) == len(real.faces) else f"with seed {SEED}",
-    }
-    seen = features.read(path, depends_on)
-    if seen is None:
-        title = "Real faces through Inception"
-        seen = features.of(network, faces, title, BATCH_SIZE)
-        features.keep(path, seen, depends_on)
+    every = {"pixels": real.checksum, "network": network.sha256}
+    every |= {"count": total, "chosen": "all"}
+    path = array.path.with_suffix(".features.npz")
+    if total == array.facts["count"]:
+        seen = features.read(path, every)
+        if seen is not None:
+            return some(seen, REAL, "evaluate_choice")
+    if len(faces) < array.facts["count"]:
+        path = array.path.with_suffix(".some.features.npz")
+        chosen = "all" if faces is real.faces else f"with seed {SEED}"
+        every |= {"count": len(faces), "chosen": chosen}
+        seen = features.read(path, every)
+        if seen is not None:
+            return seen
+    seen = features.of(network, faces, "Real faces through Inception", BATCH_SIZE)
+    features.keep(path, seen, every)
     return seen
 
 
@@ -216,13 +224,19 @@ def table(scores, protocol):
 
 def save_metrics(folder, scores, protocol):
     """Write metrics.json beside the weights, or say why not."""
+    path = folder / "metrics.json"
+    before = read_json(path)
+    of_same = before.get("protocol", {}).get("generator") == protocol["generator"]
+    if of_same and "fid" in before and "fid" not in scores:
+        print(f"{path} stays as it is: it has the FID and KID of this generator.")
+        return
     how = {"protocol": protocol, "device": describe_device(), **versions()}
     try:
-        write_json(folder / "metrics.json", {**scores, **how, "time": now()})
+        write_json(path, {**scores, **how, "time": now()})
     except UserError as error:
         print(f"{error} The table above is all there is.")
     else:
-        print(f"The same is in {folder / 'metrics.json'}.")
+        print(f"The same is in {path}.")
 
 
 def save_nearest(folder, fake, real):

@@ -217,12 +217,15 @@ def change_pixels():
 
 
 def change_count():
+    Path("data/photos-28.features.npz").unlink()
+    evaluate.REAL = 13
+    evaluate.features_of_real(Eyes(), open_own())
     evaluate.REAL = 12
     return Eyes()
 
 
 def change_choice():
-    evaluate.REAL = 12
+    change_count()
     evaluate.features_of_real(Eyes(), open_own())
     evaluate.SEED = 2
     return Eyes()
@@ -249,6 +252,19 @@ def test_features_of_anything_else_are_made_again(capsys, change, reason):
     again = Eyes(eyes.sha256)
     evaluate.features_of_real(again, real)
     assert again.looks == 0
+
+
+def test_features_of_all_outlast_those_of_some_and_serve_for_them():
+    every = evaluate.features_of_real(Eyes(), open_own())
+    evaluate.REAL, eyes = 12, Eyes()
+    real = open_own()
+    chosen = evaluate.some(real.faces, 12, "evaluate_choice")
+    seen = evaluate.features_of_real(eyes, real)
+    assert (seen == chosen.mean((1, 2), dtype="float32")).all()
+    evaluate.features_of_real(Eyes("f" * 64), real)  # another network
+    evaluate.REAL = 0
+    assert (evaluate.features_of_real(eyes, real) == every).all()
+    assert eyes.looks == 0
 
 
 def test_faces_are_picked_by_the_seed_and_each_once():
@@ -298,6 +314,17 @@ def check_nearest(fake):
     nearest = real[((real - fake[3]) ** 2).sum((1, 2, 3)).argmin()].astype("uint8")
     below = Image.fromarray(nearest).resize((84, 84), Image.Resampling.BICUBIC)
     assert (sheet[86:, 3 * 86 : 3 * 86 + 84] == np.asarray(below)).all()
+
+
+def test_without_a_network_scores_of_the_same_generator_stay(scored, capsys):
+    shutil.copy(scored.folder / "runs/a/metrics.json", "runs/a")
+    scores = metrics_of()
+    evaluate.main(["--network", "none"])
+    assert metrics_of() == scores
+    assert "metrics.json stays as it is: it has the FID" in capsys.readouterr().out
+    save(seed=2)
+    evaluate.main(["--network", "none"])
+    assert "fid" not in metrics_of()
 
 
 @pytest.mark.parametrize("named", ["nowhere.pt", "hostile.pt"])

@@ -224,6 +224,15 @@ def _holder(lock):
     return f"Process {who}" if who else "Another process"
 
 
+def read_json(path):
+    """Read a dict out of a JSON file; {} if it is not there or damaged."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return dict(json.loads(text, parse_constant=lambda _: None))
+    except DAMAGE:
+        return {}
+
+
 def write_json(path, content):
     """Write a dict as JSON, whole or not at all."""
     with write_whole(path) as part:
