@@ -9,13 +9,15 @@ import colorsys
 import functools
 import sys
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from dcgan.common.console import UserError, run
 from dcgan.common.files import write_whole
-from dcgan.common.options import options
+from dcgan.common.options import options, typed
+from dcgan.pictures.faces import LARGEST_SHEET
 
 # The sheet that this script draws
 COUNT = 40  # [1..] faces on the sheet
@@ -478,6 +480,10 @@ def main():
     options(sys.modules[__name__])
     if not OUT:
         raise UserError("OUT is empty: where to? Try --out cartoons.png")
+    if Path(OUT).suffix.lower() not in ("", ".png"):
+        raise UserError(f"{typed(out=OUT)}: it is written as PNG. Try cartoons.png")
+    if COUNT * SIZE**2 > LARGEST_SHEET:
+        raise UserError(f"{typed(count=COUNT, size=SIZE)}: no picture is as large.")
     columns = min(COLUMNS, COUNT)
     sheet = Image.new("RGB", (columns * SIZE, -(-COUNT // columns) * SIZE), "white")
     for number in range(COUNT):

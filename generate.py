@@ -15,7 +15,7 @@ from dcgan.common.files import write_whole
 from dcgan.common.options import options, typed
 from dcgan.networks import export
 from dcgan.pictures import films, labels
-from dcgan.pictures.faces import grid
+from dcgan.pictures.faces import LARGEST_SHEET, grid
 from dcgan.runs import curves, directions
 from dcgan.runs.generators import find, folder_of, in_words, named
 from dcgan.training import latent
@@ -59,8 +59,8 @@ EXPORT = ""  # write the generator itself: .keras, .onnx, .tflite, .html or a fo
 
 # No options from here on
 
-# Pixels of a picture
-LARGEST = 10**9
+# Faces that are drawn together
+TOGETHER = 1000
 
 # What is drawn in place of a sheet, and the options that do not go with it
 APART = {
@@ -99,7 +99,7 @@ def main(argv=None):
         learned = models.load_discriminator(folder, which, facts["epochs"])
         numbers = picked(generator, learned)
     if WALK:
-        save_film(walk_frames(generator, numbers, scale), 1 / FPS)
+        save_walk(generator, numbers, scale)
     elif BETWEEN:
         save_rows_between(generator, scale)
     elif MEAN:
@@ -165,10 +165,11 @@ def check_faces():
 def check_pixels(count, scale, generator):
     """Raise UserError for a picture of `count` faces that no memory would hold."""
     pixels = count * (generator.output_shape[1] * scale) ** 2
-    if pixels > LARGEST:
+    if pixels > LARGEST_SHEET:
         raise UserError(
             f"{count} faces would be a picture of {pixels / 1e6:,.0f} million pixels; "
-            f"{LARGEST / 1e6:,.0f} are the most. Take fewer, or smaller ones: --scale 1"
+            f"{LARGEST_SHEET / 1e6:,.0f} are the most. Take fewer, or smaller ones: "
+            "--scale 1"
         )
 
 
@@ -190,7 +191,9 @@ def picked(generator, discriminator):
     numbers = np.arange(1, len(chosen()) * PICK + 1)
     scores = [
         models.judge(discriminator, models.draw(generator, noise_of(numbers[part])))
-        for part in np.array_split(np.arange(len(numbers)), -(-len(numbers) // 1000))
+        for part in np.array_split(
+            np.arange(len(numbers)), -(-len(numbers) // TOGETHER)
+        )
     ]
     best = np.concatenate(scores).reshape(-1, PICK).argmax(1)
     return numbers.reshape(-1, PICK)[np.arange(len(best)), best].tolist()
@@ -201,12 +204,17 @@ def save_faces(generator, numbers, scale):
     size = generator.output_shape[1]
     if OUT:
         check_pixels(len(numbers), scale, generator)
-    faces = models.draw(generator, noise_of(numbers))
+    of_all, drawn = noise_of(numbers), []
+    for first in range(0, len(numbers), TOGETHER):
+        some = slice(first, first + TOGETHER)
+        faces = models.draw(generator, of_all[some])
+        if SINGLES:
+            save_singles(faces, numbers[some], len(str(max(numbers))))
+        if OUT:
+            drawn.append(faces)
     if OUT:
         words = [str(number) if SHOW_SEEDS else "" for number in numbers]
-        save_picture(labels.sheet(faces, words, COLUMNS, scale))
-    if SINGLES:
-        save_singles(faces, numbers)
+        save_picture(labels.sheet(np.concatenate(drawn), words, COLUMNS, scale))
     places = " and, each by itself, in ".join(filter(None, (OUT, SINGLES)))
     best = f", each the most real of {PICK}" if PICK else ""
     print(f"{len(numbers)} faces of {size} x {size} are in {places}{best}.")
@@ -271,9 +279,18 @@ def sum_noise(groups):
     return latent.sum_of(noise_of([*weights]), [*weights.values()])
 
 
-def walk_frames(generator, numbers, scale):
-    """Yield the images of a closed walk through the faces of these numbers."""
-    way = latent.walk(noise_of(numbers), max(1, round(FPS * (SECONDS or WALK))))
+def save_walk(generator, numbers, scale):
+    """Write a film of a closed walk through the faces of these numbers."""
+    lasting = films.lasting(film_path(), 1 / FPS)
+    count = max(1, round((SECONDS or WALK) / lasting))
+    in_memory = 1 if film_path().suffix.lower() == ".mp4" else count
+    check_pixels(in_memory, scale, generator)
+    way = latent.walk(noise_of(numbers), count)
+    save_film(walk_frames(generator, way, scale), lasting)
+
+
+def walk_frames(generator, way, scale):
+    """Yield the images of noise (n, LATENT)."""
     for first in range(0, len(way), 64):
         for face in models.draw(generator, way[first : first + 64]):
             yield grid(face[None], 1, scale)
@@ -309,9 +326,8 @@ def save_picture(picture):
         picture.save(part, format="PNG")
 
 
-def save_singles(faces, numbers):
+def save_singles(faces, numbers, digits):
     """Write each face (n, S, S, 3) uint8 as a PNG, with its number, into SINGLES."""
-    digits = len(str(max(numbers)))
     for number, face in zip(numbers, faces, strict=True):
         with write_whole(Path(SINGLES) / f"face-{number:0{digits}d}.png") as part:
             grid(face[None], 1).save(part, format="PNG")

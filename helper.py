@@ -12,7 +12,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from dcgan.common.console import run
-from dcgan.common.options import options
+from dcgan.common.options import options, typed
 
 # Where to put it
 DATA_FOLDER = "data"  # the folder of downloads, and of what is made of pictures
@@ -143,7 +143,9 @@ FITS = {
 def main():
     """Download CelebA."""
     options(sys.modules[__name__])
-    print(f"CelebA is in {download_celeba(DATA_FOLDER)}. Next: python train.py")
+    path = download_celeba(DATA_FOLDER)
+    place = "" if DATA_FOLDER == "data" else f" {typed(data_folder=DATA_FOLDER)}"
+    print(f"CelebA is in {path}. Next: python train.py{place}")
 
 
 if __name__ == "__main__":

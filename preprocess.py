@@ -176,12 +176,18 @@ def pictures_of(prepared, data):
     found = sources.list_pictures(source)
     if is_same and prepared.facts["skipped"]:
         print("Looking which pictures could not be read.", flush=True)
-        size, crop = prepared.facts["image_size"], helper.crop_face
+        size = prepared.facts["image_size"]
+        crop = helper.FITS[_fit_of(prepared.facts)].crop
         found = [it for it in found if not workers.read_faces([it], size, crop)[1]]
     names = [picture.name for picture in found[: prepared.count]]
     if not is_same or len(names) < prepared.count:
         raise UserError(f"The pictures of {data} are others than {prepared.path} has.")
     return source, names
+
+
+def _fit_of(facts):
+    """Return the FIT of an array, by what its facts say of the crop."""
+    return next(name for name, fit in helper.FITS.items() if fit.told == facts["crop"])
 
 
 def checksum_of(prepared):
@@ -298,10 +304,14 @@ def _make(path, source, crop, wanted, images, old):  # noqa: PLR0913
             # .json, which is made again
             path.with_suffix(".json").unlink(missing_ok=True)
     except workers.KilledError as error:
-        given = typed(data=wanted["source"], image_size=size)
+        given = {"fit": _fit_of(wanted), "channels": wanted["channels"]}
+        given |= {"images": images, "data_folder": path.parent}
+        usual = {"fit": "crop", "channels": 3, "images": 0, "data_folder": Path("data")}
+        given = {name: it for name, it in given.items() if it != usual[name]}
+        given = typed(workers=1, data=wanted["source"], image_size=size, **given)
         raise UserError(
             "A process that reads pictures was killed, for lack of memory most likely, "
-            f"at {error}. Use fewer: python preprocess.py --workers 1 {given}"
+            f"at {error}. Use fewer: python preprocess.py {given}"
         ) from None
     array.write_facts(path, facts)
     seconds = time.perf_counter() - begin
@@ -318,7 +328,10 @@ def _fill(part, path, source, crop, shape, images):  # noqa: PLR0913
         array.check_room(path, total, shape)
         with Bar(total=total, unit=" pictures", desc=path.name) as bar:
             filled = readers.in_order(_jobs(part, source, crop, pictures, shape))
-            return array.join(part, filled, shape, images, bar)
+            facts = array.join(part, filled, shape, images, bar)
+    # There may be no more pictures than were wanted; of cartoons there always are
+    every = source != "cartoons" and facts["count"] + facts["skipped"] == len(pictures)
+    return {**facts, "limit": 0} if every else facts
 
 
 def _pictures(source, images):

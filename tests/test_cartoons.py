@@ -337,6 +337,16 @@ def test_the_script_refuses_a_sheet_of_no_faces(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_script_refuses_what_is_no_png_and_what_no_memory_holds(tmp_path):
+    for words, told in (
+        (("--out", "faces.jpg"), "--out faces.jpg: it is written as PNG. Try cartoons"),
+        (("--count", 10**6), "--count 1000000 --size 128: no picture is as large."),
+    ):
+        done = sheet(*words)
+        assert done.returncode == 1
+        assert done.stderr.startswith(told)
+
+
 def test_the_script_says_where_its_sheet_could_go(tmp_path):
     done = sheet("--out", "")
     told = "OUT is empty: where to? Try --out cartoons.png\n"

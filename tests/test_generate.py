@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import subprocess
@@ -203,6 +204,9 @@ def test_a_damaged_discriminator_is_one_line_and_an_older_one_picks(tiny):
 @pytest.mark.parametrize("old", [False, True])
 def test_a_checkpoint_draws_with_the_average_in_it(tiny, capsys, old):
     path = checkpoints.paths("runs/tiny")[-1]
+    constants = json.loads(Path("runs/tiny/constants.json").read_text())
+    constants["constants"]["DATA"] = "/home/me/cartoons"  # which is nobody's business
+    Path("runs/tiny/constants.json").write_text(json.dumps(constants))
     if old:
         path = make_old_checkpoint(path)
     generate.main(["--run", str(path)])
@@ -274,6 +278,21 @@ def test_single_files_are_the_faces_at_their_own_size(generator):
     names = sorted(path.name for path in Path("one-by-one").iterdir())
     assert names == [f"face-{number:02d}.png" for number in range(1, 11)]
     assert (pixels("one-by-one/face-03.png") == faces_of(generator)[2]).all()
+
+
+def test_many_faces_are_drawn_part_by_part(generator, monkeypatch):
+    save("runs/a", generator)
+    monkeypatch.setattr(generate, "TOGETHER", 4)
+    generate.main(["--singles", "one-by-one"])
+    names = sorted(path.name for path in Path("one-by-one").iterdir())
+    assert names == [f"face-{number:02d}.png" for number in range(1, 11)]
+    drawn = faces_of(generator)
+    assert (pixels("one-by-one/face-09.png") == drawn[8]).all()
+    in_parts = pixels()
+    generate.main(["--singles", ""])
+    monkeypatch.setattr(generate, "TOGETHER", 1000)
+    generate.main(["--singles", ""])
+    assert (pixels() == in_parts).all()
 
 
 def test_single_faces_may_be_all_that_is_written(generator, capsys):
@@ -378,6 +397,20 @@ def test_a_film_walks_through_the_faces_of_the_sheet(generator, capsys):
         assert 15 <= film.n_frames <= 20  # equal ones become one
     with pytest.raises(SystemExit, match=r"film\.mov: a film ends in"):
         generate.main(["--walk", "2", "--out", "film.mov"])
+    long = ["--walk", "1000", "--seconds", "0", "--scale", "16", "--out", "walk.webp"]
+    with pytest.raises(SystemExit, match=r"^10000 faces would be a picture of 2,007 "):
+        generate.main(long)
+
+
+def test_a_gif_lasts_as_long_as_is_asked_for(generator):
+    save("runs/a", generator)
+    generate.main(["--walk", "2", "--seconds", "2", "--fps", "40", "--out", "walk.gif"])
+    with Image.open("walk.gif") as film:
+        lasts = 0
+        for number in range(film.n_frames):
+            film.seek(number)
+            lasts += film.info["duration"]
+    assert 1960 <= lasts <= 2040
 
 
 def test_the_history_of_a_run_is_a_film_of_its_sheets(generator, capsys):

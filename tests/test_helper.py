@@ -78,6 +78,17 @@ def test_celeba_comes_from_the_second_source_when_the_first_fails(
     assert "The course's copy answered 404" in said
 
 
+def test_the_next_command_has_the_folder_that_was_given(here, monkeypatch, capsys):
+    monkeypatch.setattr(helper, "download_celeba", lambda folder: f"{folder}/faces.zip")
+    for words, command in (
+        ([], "python train.py"),
+        (["--data-folder", "my data"], "python train.py --data-folder 'my data'"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["helper.py", *words])
+        helper.main()
+        assert capsys.readouterr().out.endswith(f". Next: {command}\n")
+
+
 def test_when_no_source_has_celeba_the_user_learns_how_to_get_it(
     here, server, monkeypatch
 ):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dcgan.common.console import UserError
+from dcgan.pictures.faces import ending_of, endings
 
 NAMES = ("list_attr_celeba.txt", "list_attr_celeba.csv")
 
@@ -86,7 +87,8 @@ def key(name):
 
     CelebA's .png pictures are told of as .jpg.
     """
-    return PurePosixPath(name).stem
+    path = PurePosixPath(name)
+    return path.stem if ending_of(name) in endings() else path.name
 
 
 def of_pictures(table, names):

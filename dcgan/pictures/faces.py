@@ -22,6 +22,9 @@ TURNS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 
 FILTER = "bilinear"
 
+# Pixels of a sheet, three bytes each, for which there may be memory
+LARGEST_SHEET = 10**9
+
 # Pixels of white between two faces of a grid
 GAP = 2
 

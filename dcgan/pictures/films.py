@@ -1,5 +1,6 @@
 """Films: frames as .gif or .webp by Pillow, or as .mp4 by ffmpeg where it is there."""
 
+import itertools
 import shutil
 import subprocess
 from pathlib import Path
@@ -40,18 +41,22 @@ def save(path, frames, seconds):
             return
         first = next(frames)
         options = {"quality": 80, "method": 4} if kind == ".webp" else {}
-        milliseconds = round(seconds * 1000)
-        if kind == ".gif":  # in hundredths, of which browsers take one for ten
-            milliseconds = max(20, round(seconds * 100) * 10)
         first.save(
             part,
             format=kind[1:].upper(),
             save_all=True,
             append_images=frames,
-            duration=milliseconds,
+            duration=round(lasting(path, seconds) * 1000),
             loop=0,
             **options,
         )
+
+
+def lasting(path, seconds):
+    """Return the seconds that a frame of a film can last, as near as it can be."""
+    if Path(path).suffix.lower() == ".gif":  # hundredths, of which browsers take no one
+        return max(2, round(seconds * 100)) / 100
+    return seconds
 
 
 def _save_mp4(part, frames, seconds):
@@ -62,7 +67,7 @@ def _save_mp4(part, frames, seconds):
     command += ["-i", "-", "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2"]
     command += ["-pix_fmt", "yuv420p", "-f", "mp4", str(part)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as ffmpeg:
-        for frame in (first, *frames):
+        for frame in itertools.chain([first], frames):
             ffmpeg.stdin.write(frame.tobytes())
     if ffmpeg.returncode:
         raise UserError(f"ffmpeg failed, with exit code {ffmpeg.returncode}.")
@@ -87,9 +92,9 @@ def _smaller(path):
     try:
         with Image.open(path) as file:
             sheet = file.convert("RGB")
-    except DAMAGE as error:
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         raise UserError(f"Cannot read {path}: {error}. Move it away.") from error
-    sheet.thumbnail((WIDE, WIDE), Image.Resampling.LANCZOS)
+    sheet.thumbnail((WIDE, sheet.height), Image.Resampling.LANCZOS)
     return sheet
 
 

@@ -1,6 +1,7 @@
 """Sheets of faces with words on them: numbers under faces, and sums of faces."""
 
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -123,9 +124,19 @@ def _size(width):
     return max(10, min(20, width // 8))
 
 
+def _font(words, size):
+    """Return a font with the letters of words; Pillow's has those of ASCII alone."""
+    if words.isascii():
+        return ImageFont.load_default(size)
+    import matplotlib
+
+    fonts = Path(matplotlib.get_data_path(), "fonts/ttf")
+    return ImageFont.truetype(fonts / "DejaVuSans.ttf", size)
+
+
 def _text(words, size):
     """Draw words in black on white, as small an image as holds any such words."""
-    font = ImageFont.load_default(size)
+    font = _font(words, size)
     width = math.ceil(font.getlength(words))
     text = Image.new("RGB", (max(1, width), round(size * 1.3)), "white")
     ImageDraw.Draw(text).text((0, 0), words, "black", font)

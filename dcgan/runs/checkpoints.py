@@ -217,7 +217,7 @@ def read_network(path, name="average"):
         facts = {
             **{name: constants[name.upper()] for name in generators.SHAPED_BY},
             **{"epochs": progress["epoch"] - 1, "averaged": True, "sha256": checksum},
-            "data": {"name": constants["DATA"], "source": constants["DATA"]}
+            "data": {"name": Path(constants["DATA"]).name, "source": constants["DATA"]}
             | {name: begun_with[name] for name in ("count", "checksum")},
             "constants": constants,
         }

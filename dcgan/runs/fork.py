@@ -134,7 +134,7 @@ def read(origin):
                 )
     raise UserError(
         f"FROM = {origin!r}: it has no checkpoint of an epoch's end. Continue it until "
-        f"one ends: python train.py {typed(run=origin)}"
+        "one ends, by the command that began it."
     )
 
 
@@ -267,8 +267,8 @@ def _copy(origin, run, progress, history):
         )
         for old, new in pairs:
             _copy_file(old, new)
-    for sheet in sorted(old_run.glob("samples/epoch-*.png")):
-        if int(sheet.stem.removeprefix("epoch-")) <= done:
+    for epoch, sheet in curves.sheets(old_run).items():
+        if epoch <= done:
             _copy_file(sheet, Path(run) / sheet.relative_to(old_run))
     curves.save_log(run, progress["rows"], history)
     arrays, _ = _read_checkpoint(origin.checkpoint)

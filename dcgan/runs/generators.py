@@ -21,7 +21,7 @@ import numpy as np
 from dcgan.common.console import UserError
 from dcgan.common.files import sha256, write_json, write_whole
 from dcgan.common.options import typed
-from dcgan.runs.folder import CHECKPOINT
+from dcgan.runs.folder import CHECKPOINT, CONSTANTS
 
 # The generators of a run, the best by its score and the last: how their files begin.
 # Those of kept epochs are generator-020 and so on. A discriminator may be beside them
@@ -162,6 +162,8 @@ def _none_there(run, which):
     if not run.exists():
         return f"There is no {run}. Another: --run FOLDER. Or train one: {train}"
     last = "last " if which == "last" else ""
+    if (run / CONSTANTS).is_file():
+        return f"No {last}generator in {run} yet. The command that began it goes on"
     return f"No {last}generator in {run} yet. Train one: {train}"
 
 

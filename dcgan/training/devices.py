@@ -244,7 +244,7 @@ def find(which, batch_size):
     if batch_size % count:
         raise UserError(
             f"A batch of {batch_size} faces cannot be shared evenly by {count} devices."
-            f" Try {typed(batch_size=-(-batch_size // count) * count)}, or "
-            "--devices one."
+            f" Try {typed(batch_size=-(-batch_size // count) * count)}"
+            f"{', or --devices one' if jax.process_count() == 1 else ''}."
         )
     return Mesh()

@@ -100,6 +100,14 @@ def test_pictures_have_their_own_rows_whatever_their_order_folder_and_ending(her
     assert (len(places), has.shape) == (0, (0, 2))
 
 
+def test_what_follows_a_dot_is_an_ending_where_it_is_one(here):
+    table = attributes.read(write("name,Big\nimg.001,1\nimg.002,-1\nA. Smith.png,1"))
+    names = ["img.002.jpg", "x/img.001", "A. Smith.png"]
+    places, has = attributes.of_pictures(table, names)
+    assert places.tolist() == [0, 1, 2]
+    assert has.tolist() == [[False], [True], [True]]
+
+
 def test_two_pictures_of_one_name_are_one_line(here):
     table = attributes.read(write(CELEBAS))
     with pytest.raises(UserError, match=r"^Two pictures are called '000001'"):

@@ -46,6 +46,11 @@ def test_no_frame_of_a_gif_is_so_short_that_browsers_show_it_ten_times_as_long(h
     assert [duration for _, duration in shown("film.gif")] == [20] * 3
 
 
+def test_a_tall_sheet_keeps_its_width_in_a_history(here):
+    Image.new("RGB", (600, 2400), "red").save("1.png")
+    assert films.history({1: "1.png"})[0].size == (480, 1920 + 22)
+
+
 def test_sheets_of_several_sizes_are_one_history(here):
     sizes = {1: (40, 60), 2: (80, 20)}
     for epoch, size in sizes.items():

@@ -66,9 +66,9 @@ def test_a_word_wider_than_its_face_is_whole_and_no_face_leaves_its_column():
 def test_different_words_look_different():
     sheets = {
         labels.sheet(plain(9, size=32), [word], 1).tobytes()
-        for word in ("3", "8", "17")
+        for word in ("3", "8", "17", "\u00e4", "\u00df", "\u0416")
     }
-    assert len(sheets) == 3
+    assert len(sheets) == 6
 
 
 def test_a_picture_is_headed_by_words_at_both_ends():

@@ -124,6 +124,13 @@ def test_another_score_begins_its_own_search_for_the_best(monkeypatch):
     assert facts["score"] == float(best["mmd"])
 
 
+def test_what_others_put_among_the_sheets_stays_behind(built):
+    (ORIGIN / "samples/epoch-001 (1).png").write_bytes(b"a copy")
+    fork_off(built, LABEL_SMOOTHING=0.1)
+    sheets = sorted(path.name for path in Path("runs/new/samples").iterdir())
+    assert sheets == ["epoch-001.png", "epoch-002.png"]
+
+
 def test_all_that_the_run_has_comes_along_and_it_stays_as_it_is(built, capsys):
     before, lock = contents(ORIGIN), (ORIGIN / folder.LOCK).read_bytes()
     with folder.resting(ORIGIN):  # as many may as like

@@ -375,6 +375,9 @@ def test_which_weights_were_loaded_and_their_score_are_told(generator):
     Path("runs/none").mkdir()
     with pytest.raises(SystemExit, match="No last generator in runs/none yet"):
         generators.read("runs/none", "last")
+    Path("runs/none/constants.json").write_text("{}")
+    with pytest.raises(SystemExit, match="yet. The command that began it goes on$"):
+        generators.read("runs/none")
 
 
 @pytest.mark.parametrize("share", [0, 0.03, 0.3, 0.9, 0.99])
