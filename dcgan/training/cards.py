@@ -72,10 +72,9 @@ def _nvidia_smi():
     except (OSError, subprocess.SubprocessError) as error:
         return [], shorten(str(error), LENGTH)
     lines = (asked.stdout + asked.stderr).strip().splitlines() or ["nothing"]
-    if asked.returncode:
-        return [], shorten(lines[0], LENGTH)
     rows = [re.split(r" *, *", line.strip()) for line in lines]
-    return [Card(*row) for row in rows if len(row) == len(Card._fields)], ""
+    cards = [Card(*row) for row in rows if len(row) == len(Card._fields)]
+    return cards, "" if cards else shorten(lines[0], LENGTH)
 
 
 def count():

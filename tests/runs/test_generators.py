@@ -376,7 +376,7 @@ def test_which_weights_were_loaded_and_their_score_are_told(generator):
     with pytest.raises(SystemExit, match="No last generator in runs/none yet"):
         generators.read("runs/none", "last")
     Path("runs/none/constants.json").write_text("{}")
-    with pytest.raises(SystemExit, match="yet. The command that began it goes on$"):
+    with pytest.raises(SystemExit, match=r"yet\. The command that began it goes on$"):
         generators.read("runs/none")
 
 

@@ -56,6 +56,8 @@ def test_nvidia_smi_tells_of_cards_or_says_why_not(tmp_path, monkeypatch):
     assert cards.look(tmp_path) == Seen(BOTH, "", has_nvidia=True, has_amd=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert cards.count() == 1
+    answer("GPU-aaaa-1, Tesla T4, 15360", "WARNING: infoROM is corrupted", code=14)
+    assert cards.look(tmp_path) == Seen([T4], "", has_nvidia=True, has_amd=False)
     failed = "NVIDIA-SMI has failed because it couldn't communicate with the driver."
     answer(failed, "Make sure that it is installed.", code=9)
     assert cards.look(tmp_path) == Seen([], failed, has_nvidia=False, has_amd=False)
