@@ -37,6 +37,12 @@ DRAW = """(async () => {
 })()"""
 
 
+# Changes the address, and waits until the page has heard of it
+GO = """new Promise(heard => {
+  addEventListener("hashchange", heard, { once: true });
+  location.hash = "%s";
+}).then(() => Promise.all(busy.values())).then(() => null)"""
+
 DATA = "canvas => [...canvas.getContext('2d').getImageData(0, 0, side, side).data]"
 
 FACTS = {**saved.FACTS, "sha256": "5ab"}
@@ -314,6 +320,51 @@ def test_ten_more_and_a_number_lead_to_other_faces(opened, generator):
 
 
 @in_a_browser
+def test_faces_in_view_are_drawn_first_and_then_the_newest(opened, generator):
+    with opened(generator) as page:
+        page.ask("Promise.all(busy.values())")
+        page.ask("idle.length = 1, drawn.clear()")  # one worker: one order
+        more = "[1, 2, 3].forEach(() => at('more').click())"
+        choose = "at('faces').children[4].click()"
+        assert page.ask(f"{more}, {choose}, again.size") == 0  # asked for once
+        page.ask("Promise.all(busy.values())")
+        order = page.ask("[...drawn.keys()]")
+    newest = [*range(31, 41)]
+    assert order == [11, *newest, *range(30, 11, -1)]
+
+
+@in_a_browser
+def test_of_many_faces_those_in_view_and_the_last_are_kept(opened, generator):
+    shown = f"[...at('faces').querySelectorAll('canvas')].map({DATA})"
+    with opened(generator) as page:
+        page.ask("Promise.all(busy.values())")
+        before = page.ask(shown)
+        page.ask("for (let n = 0; n < 12; n++) at('more').click()")
+        page.ask("Promise.all(busy.values())")
+        assert page.ask("ten().every(face => drawn.has(face)) && drawn.size") == 50
+        assert not page.ask("drawn.has(1)")
+        page.ask(GO % "face=1")
+        assert page.ask(shown) == before  # drawn again
+
+
+@in_a_browser
+def test_an_address_that_is_pasted_into_the_open_page_is_gone_to(opened, generator):
+    large = f"({DATA})(at('large'))"
+    turned = "face=37&turn=1.5+0+-2+0+0"
+    with opened(generator) as page:
+        page.ask(GO % turned)
+        assert page.ask("[chosen, turnOf(37).join(' ')]") == [37, "1.5 0 -2 0 0"]
+        there = page.ask(large)
+        page.ask(GO % "face=37")
+        straight = page.ask(large)
+        page.ask(GO % turned)
+        assert page.ask(large) == there
+        page.ask(GO % "face=0")
+        assert page.ask("location.hash") == f"#{turned}"  # there is no such face
+    assert there != straight
+
+
+@in_a_browser
 def test_the_page_knows_the_normal_distribution(opened, generator):
     normal = NormalDist()
     places = np.linspace(-5, 5, 201)
@@ -346,6 +397,26 @@ def test_faces_are_saved_as_png(opened, generator):
         large = pixels[row : row + 140, column : column + 140].astype(float)
         small = large.reshape(28, 5, 28, 5, 3).mean((1, 3))
         assert np.corrcoef(small.ravel(), drawn.ravel())[0, 1] > 0.9
+
+
+@in_a_browser
+def test_the_faces_that_were_shown_at_the_click_are_those_that_are_saved(
+    opened, generator
+):
+    more, save = "at('more').click()", "at('save-%s').click()"
+    with opened(generator) as page:
+        sheets = [page.download(f"{more}, {save % 'sheet'}, {more}")]
+        page.ask("at('number').value = 11, at('number').onchange()")
+        page.ask("Promise.all(busy.values())")
+        sheets.append(page.download(save % "sheet"))
+        face = page.download(f"{save % 'face'}, at('faces').children[5].click()")
+        noise = page.ask("[[...noiseOf(11)]]")
+    assert [sheet.name for sheet in sheets] == 2 * ["faces-11-20.png"]
+    assert sheets[0].read_bytes() == sheets[1].read_bytes()
+    [drawn] = faces_of(generator, np.array(noise, "float32"))
+    assert face.name == "face-11.png"
+    with Image.open(face) as image:
+        assert apart(np.asarray(image.convert("RGB")), drawn) <= 1
 
 
 def test_the_page_asks_for_nothing_from_elsewhere_and_takes_no_name_for_a_tag(

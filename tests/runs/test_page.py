@@ -394,3 +394,90 @@ def test_a_browser_shows_a_run_of_which_nearly_nothing_is_left(here, chromium):
         page.save("runs/b")
         seen(chromium, "runs/b/index.html", 900, says("generate.py --run runs/b"))
         shutil.rmtree("runs/b")
+
+
+# In the last chart, of diversity: the epochs that each alarm lasts, the words above the
+# curve, and how high that is
+CURVE = """[
+  [...document.querySelectorAll(".chart:last-child rect.alarm")].map(alarm => {
+    const epoch = (alarm.parentElement.clientWidth - LEFT - RIGHT) / (last - first);
+    return Math.round(alarm.width.baseVal.value / epoch);
+  }),
+  document.querySelectorAll(".chart:last-child text.alarmed").length,
+  [...document.querySelector(".chart:last-child polyline").points].map(({ y }) => y),
+]"""
+
+
+def alarmed(alarms):
+    """Return a row for each alarm; those where it is None drew no samples."""
+    rows = rows_of([1 / n for n in range(1, len(alarms) + 1)])
+    for row, alarm in zip(rows, alarms, strict=True):
+        row["alarm"] = alarm or ""
+        row["diversity"] = None if alarm is None else 1 / row["epoch"]
+    return rows
+
+
+@in_a_browser
+@pytest.mark.parametrize(
+    ("alarms", "spans"),
+    [
+        (["", "", *40 * ["collapse", None, None]], [118]),
+        (["", *40 * ["collapse", None], *9 * ["collapse; D has won", None]], [97, 17]),
+        (["", *3 * ["collapse", None], "", "collapse", None, ""], [5, 1]),
+        (["", *40 * ["collapse", "", None]], 40 * [1]),
+        (["", *20 * ["collapse", None, "D has won"], ""], 40 * [1]),
+    ],
+)
+def test_many_alarms_leave_room_for_the_curves(run, chromium, alarms, spans):
+    write_log(alarmed(alarms))
+    page.save(run)
+    with Page(chromium, run / "index.html", 390) as opened:
+        opened.document(says("Losses"))
+        found, words, (highest, *_, lowest) = opened.ask(CURVE)
+        assert opened.complaints == []
+    assert found == spans
+    assert min(len(spans), 4) <= words <= len(spans)
+    assert 0 < highest < lowest - 90 < 178 - 90  # y grows downwards
+
+
+@in_a_browser
+def test_a_page_that_someone_is_at_is_not_loaded_anew(run, chromium):
+    page.save(run)
+    catch = """loads = 0, navigation.onnavigate = event => {
+      if (event.navigationType !== "reload") return;
+      loads += 1;
+      event.preventDefault();
+    }"""
+    look = "loads = touched = 0, lookForNews(), loads"
+    tab = {"key": "Tab", "code": "Tab", "windowsVirtualKeyCode": 9}
+    click = {"button": "left", "clickCount": 1}
+    with Page(chromium, run / "index.html") as opened:
+        opened.document(says("Losses"))
+        place = "at('faces').firstElementChild.getBoundingClientRect()"
+        first = opened.ask(f"(({{ x, y }}) => ({{ x: x + 9, y: y + 9 }}))({place})")
+        opened.ask(catch)
+        assert opened.ask(look) == 1
+        for kind in ("mousePressed", "mouseReleased"):
+            opened.tell("Input.dispatchMouseEvent", type=kind, **first, **click)
+        assert opened.ask("document.activeElement === at('faces').firstElementChild")
+        assert opened.ask(look) == 1
+        opened.tell("Input.dispatchKeyEvent", type="keyDown", **tab)
+        assert opened.ask("document.activeElement === at('faces').children[1]")
+        assert opened.ask(look) == 0
+        opened.ask("document.activeElement.blur()")
+        assert opened.ask(look) == 1
+        opened.ask("getSelection().selectAllChildren(at('name'))")
+        assert opened.ask(look) == 0
+
+
+@in_a_browser
+def test_an_address_that_is_pasted_into_the_open_page_is_gone_to(run, chromium):
+    page.save(run)
+    with Page(chromium, run / "index.html") as opened:
+        opened.ask("location.hash = 'epoch=1&face=2'")
+        assert ">epoch 1 of 2<" in opened.document(says("Face 3, epoch 1"))
+        assert not opened.ask("at('one').hidden")
+        opened.ask("location.hash = 'epoch=2&open=1'")
+        opened.document("at('one').hidden && at('details').open")
+        assert opened.ask("at('shown').textContent") == "epoch 2 of 2"
+        assert opened.complaints == []
