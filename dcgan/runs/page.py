@@ -20,7 +20,7 @@ from PIL import Image
 
 from dcgan.common.console import UserError
 from dcgan.common.console import run as run_script
-from dcgan.common.files import DAMAGE, write_whole
+from dcgan.common.files import DAMAGE, read_json, write_whole
 from dcgan.common.options import typed
 from dcgan.pictures.faces import GAP
 from dcgan.runs import curves
@@ -78,7 +78,7 @@ def _held_by(page):
 
 def told(run, encoded):
     """Return what the page of a run shows, for JSON. encoded: {of: webp} of sheets."""
-    written, last = _read(run / CONSTANTS), _read(run / "generator-last.json")
+    written, last = read_json(run / CONSTANTS), read_json(run / "generator-last.json")
     constants = {**written.get("constants", {}), **last.get("constants", {})}
     rows, side = _rows(run / "log.csv"), constants.get("IMAGE_SIZE")
     score = next((name for name in curves.SCORES if rows and name in rows[0]), None)
@@ -108,18 +108,9 @@ def told(run, encoded):
         "changes": written.get("changes", []),
         "data": last.get("data", {}),
         "versions": {name: text for name, text in written.items() if type(text) is str},
-        "metrics": _read(run / "metrics.json"),
+        "metrics": read_json(run / "metrics.json"),
         "nearest": (run / "nearest.png").is_file(),
     }
-
-
-def _read(path):
-    """Read a dict out of a JSON file; {} if it is not there or damaged."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        return dict(json.loads(text, parse_constant=lambda _: None))
-    except DAMAGE:
-        return {}
 
 
 def _rows(path):
