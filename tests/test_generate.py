@@ -205,7 +205,7 @@ def test_a_damaged_discriminator_is_one_line_and_an_older_one_picks(tiny):
 def test_a_checkpoint_draws_with_the_average_in_it(tiny, capsys, old):
     path = checkpoints.paths("runs/tiny")[-1]
     constants = json.loads(Path("runs/tiny/constants.json").read_text())
-    constants["constants"]["DATA"] = "/home/me/cartoons"  # which is nobody's business
+    constants["constants"]["DATA"] = "/mine/cartoons"  # which is nobody's business
     Path("runs/tiny/constants.json").write_text(json.dumps(constants))
     if old:
         path = make_old_checkpoint(path)
