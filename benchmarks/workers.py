@@ -83,6 +83,7 @@ class Worker:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         command = [sys.executable, "-m", "benchmarks.workers", json.dumps(spec)]
         environment = {**os.environ, **SHARING, "KERAS_BACKEND": spec.backend}
+        environment["PYTHON_COLORS"] = "0"  # reason_in() reads its last words
         where = {"cwd": SUITE, "env": environment}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self.process = subprocess.Popen(

@@ -1,6 +1,7 @@
 """What the tests of several scripts share: a folder to run in, a run, processes."""
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,12 @@ import pytest
 # A shell that starts tests in the background makes them deaf to Ctrl-C, and all the
 # scripts that they start
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Whoever the tests ask is on this machine, where no proxy leads
+for _name in ("http_proxy", "https_proxy", "all_proxy"):
+    os.environ.pop(_name, None)
+    os.environ.pop(_name.upper(), None)
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "*"
 
 SUITE = Path(__file__).parent.parent
 

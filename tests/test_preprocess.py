@@ -32,7 +32,7 @@ from tests.pictures.samples import read_faces
 SUITE = Path(__file__).parent.parent
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 FEW = 5
-PICTURES = 500  # of a folder that takes a while
+PICTURES = 3000  # of a folder that takes seconds
 WORKERS = workers.Workers
 
 
@@ -584,7 +584,9 @@ def test_an_end_between_array_and_json_does_not_pass_for_a_whole_array(
 
 @pytest.fixture
 def many(here):
-    """Name a folder of so many pictures that reading them takes seconds."""
+    """Name a folder of so many pictures that reading them takes seconds: 20, and links
+    to them.
+    """
     (here / "many").mkdir()
     random = np.random.default_rng(0)
     for number in range(20):
@@ -599,12 +601,13 @@ def wait_until(is_so, seconds=60):
     end = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < end, "it took too long"
+        time.sleep(0.005)
 
 
 def written():
-    """Return how many bytes of the array that is being made there are."""
+    """Return how many bytes there are of the array, finished or not."""
     with contextlib.suppress(FileNotFoundError):
-        return sum(it.stat().st_size for it in Path("data").glob("part-*many-28.npy"))
+        return sum(it.stat().st_size for it in Path("data").glob("*many-28.npy"))
     return 0
 
 
@@ -613,7 +616,7 @@ def children(process):
 
 
 def finish(process):
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
 
@@ -652,11 +655,13 @@ def test_a_kill_leaves_no_worker_and_no_array_and_two_starts_then_make_one(
     both = [script_process("preprocess.py", *OPTIONS) for _ in range(2)]
     (code, out, err), (other_code, other_out, other_err) = map(finish, both)
     assert (code, other_code) == (0, 0), err + other_err
-    assert (out + other_out).count(f"Made data/many-28.npy: {PICTURES} pictures") == 1
-    assert (out + other_out).count(f"Using data/many-28.npy: {PICTURES} pictures") == 1
+    for told in ("Made", "Using"):
+        line = f"{told} data/many-28.npy: {PICTURES:,} pictures"
+        assert (out + other_out).count(line) == 1
     assert not list(Path("data").glob("part-*"))
     made = np.load("data/many-28.npy").tobytes()
-    assert made == read_faces(sources.list_pictures("many"), 28)[0]
+    once = read_faces(sources.list_pictures("many")[:20], 28)[0]
+    assert made == once * (PICTURES // 20)
 
 
 @pytest.fixture
@@ -694,15 +699,23 @@ def test_a_killed_worker_names_the_pictures_and_leaves_nothing(
     monkeypatch.setattr(preprocess, "WORKERS", 1)
     monkeypatch.setattr(preprocess, "JOB", 2)
     draw(here / "my faces", 9)
-    with monkeypatch.context() as during:
-        during.setitem(helper.FITS, "crop", helper.Fit(deadly.crop_or_die, "so"))
-        with pytest.raises(UserError) as error:
-            prepare("my faces", 28, 0)
-    assert str(error.value) == (
-        "A process that reads pictures was killed, for lack of memory most likely, at "
-        "004.bmp to 005.bmp. Use fewer: "
-        "python preprocess.py --workers 1 --data 'my faces' --image-size 28"
-    )
+    fewer = "python preprocess.py --workers 1 --data 'my faces' --image-size 28"
+    for fit, given, more in (
+        ("crop", (0, "crop", 3), ""),
+        (
+            "pad",
+            (8, "pad", 1, "d"),
+            " --fit pad --channels 1 --images 8 --data-folder d",
+        ),
+    ):
+        with monkeypatch.context() as during:
+            during.setitem(helper.FITS, fit, helper.Fit(deadly.crop_or_die, "so"))
+            with pytest.raises(UserError) as error:
+                prepare("my faces", 28, *given)
+        assert str(error.value) == (
+            "A process that reads pictures was killed, for lack of memory most likely, "
+            f"at 004.bmp to 005.bmp. Use fewer: {fewer}{more}"
+        )
     assert not state("data")
     assert prepare("my faces", 28, 0).count == 9
 
@@ -940,6 +953,26 @@ def test_the_names_of_pictures_are_in_the_order_of_their_faces(faces):
     _, names = preprocess.pictures_of(prepared, "faces")
     assert [int(Path(name).stem) for name in names] == numbers(prepared)
     assert len(names) == FEW - 2 + 9
+
+
+def test_the_names_leave_out_what_the_fit_of_the_array_could_not_read(here):
+    """Of a picture as wide as a padded one may not be the centre can be read."""
+    draw(here / "faces", 2)
+    Image.new("RGB", (10000, 10)).save("faces/000a.png")
+    prepared = prepare("faces", 28, 0, "pad")
+    assert prepared.count == 2
+    _, names = preprocess.pictures_of(prepared, "faces")
+    assert names == ["000.bmp", "001.bmp"]
+
+
+def test_as_many_as_there_are_is_all_of_them(faces, capsys):
+    prepare("faces", 28, FEW)
+    capsys.readouterr()
+    assert prepare("faces", 28, 0).count == FEW
+    assert "Using data/faces-28.npy" in capsys.readouterr().out
+    shutil.rmtree("data")
+    prepare("cartoons", 28, 3)
+    assert prepare("cartoons", 28, 5).count == 5
 
 
 def test_names_of_other_pictures_than_the_faces_are_refused(faces):

@@ -217,21 +217,28 @@ def test_a_run_stopped_and_killed_in_its_epochs_ends_with_the_same_bits(
 
 
 def test_an_epochs_end_waits_for_that_of_the_one_before(quick, monkeypatch):
-    second_ended, scores = threading.Event(), Scorer.scores
-    end_epoch = Progress.end_epoch
+    is_waited_for, told = threading.Event(), []
+    scores, end_epoch, wait = Scorer.scores, Progress.end_epoch, Beside.wait
 
-    def score_slowly(scorer, *arguments):
-        second_ended.wait(0.5)  # comes to pass only where it is not waited for
+    def score_late(scorer, *arguments):
+        is_waited_for.wait(60)  # it is at the end of the run, if not before
+        told.append("scored")
         return scores(scorer, *arguments)
 
     def end(progress, *arguments):
-        if progress.epoch == 2:
-            second_ended.set()
+        told.append(progress.epoch)
         return end_epoch(progress, *arguments)
 
-    monkeypatch.setattr(Scorer, "scores", score_slowly)
+    def tell_and_wait(beside):
+        if beside.job:
+            is_waited_for.set()
+        wait(beside)
+
+    monkeypatch.setattr(Scorer, "scores", score_late)
     monkeypatch.setattr(Progress, "end_epoch", end)
+    monkeypatch.setattr(Beside, "wait", tell_and_wait)
     train.main(["--epochs", "3", "--epoch-end-share", "1e-9", "--run", "runs/slow"])
+    assert told == ["scored", 1, 2, "scored", 3]
     assert [row["epoch"] for row in log_of("runs/slow")] == ["1", "2", "3"]
 
 

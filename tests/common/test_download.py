@@ -36,7 +36,6 @@ def hurry(monkeypatch):
     monkeypatch.setattr(download, "BACK_OFF", 0)
     monkeypatch.setattr(download, "CHUNK", 4096)
     monkeypatch.setattr(download, "READ_TIMEOUT", 5)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
 @pytest.fixture
@@ -154,7 +153,8 @@ def test_a_chunked_answer_is_taken_up_where_it_was_cut(site, path):
 def test_a_source_that_falls_silent_is_asked_for_the_rest(
     site, path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(download, "READ_TIMEOUT", 0.2)
+    # A busy machine stalls for less
+    monkeypatch.setattr(download, "READ_TIMEOUT", 1)
     sent = 10 * download.CHUNK
     get(path, site.source("/file", {"send": sent, "stall": True}, {}))
     assert whole(path)
@@ -173,9 +173,9 @@ def test_a_source_that_never_answers_is_given_up(site, path, monkeypatch):
 def test_a_source_that_sends_too_slowly_is_skipped_and_its_bytes_kept(
     site, path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(download, "PATIENCE", 0.05)
+    monkeypatch.setattr(download, "PATIENCE", 1)
     monkeypatch.setattr(download, "SLOWEST", 2_000_000)
-    slow = site.source("/slow", {"pace": 0.02}, name="Google Drive")
+    slow = site.source("/slow", {"pace": 0.1}, name="Google Drive")
     get(path, slow, site.source())
     assert whole(path)
     told = capsys.readouterr().out

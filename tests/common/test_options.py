@@ -253,7 +253,7 @@ def test_the_values_allowed_may_come_from_a_table(module, capsys):
             options.options(module, wish, table)
     told = capsys.readouterr()
     assert "--name oval: must be one of round, square" in told.err
-    assert "{round, square} of the run (now: 'square')" in told.out
+    assert "{round, square} of the run (now: 'square')" in " ".join(told.out.split())
 
 
 def test_help_shows_each_constant_with_its_comment(module, capsys):

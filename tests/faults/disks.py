@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import functools
 import json
+import os
 import random
 import resource
 import shutil
@@ -143,9 +144,7 @@ def read_only(tally, number, folder):
         home = folder / "home"
         is_disk = stack.enter_context(disk(home, 2**28))
         begin, check = SCRIPTS[number % len(SCRIPTS)](home, folder, site)
-        at_once = chance.random() < 0.5
-        if at_once:
-            forbid(home, is_disk)
+        at_once = chance.random() < 0.5 and forbid(home, is_disk)
         process = begin()
         if not at_once:
             time.sleep(chance.uniform(0, 2))  # the moment is what is tried
@@ -170,7 +169,7 @@ def forbid(home, is_disk):
     for path in [home, *home.rglob("*")]:
         if path.is_dir():
             path.chmod(0o555)
-    return True
+    return not os.access(home, os.W_OK)  # root heeds no permission
 
 
 def allow(home, is_disk):

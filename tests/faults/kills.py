@@ -76,6 +76,8 @@ def workers(tally, number, folder):
     expected = make_pictures(folder / "faces", number)
     process = start("preprocess.py", *OPTIONS, cwd=folder)
     time.sleep(chance.uniform(0, 0.9))  # the moment is what is tried
+    while process.poll() is None and not children(process.pid):
+        time.sleep(0.01)  # a slow machine has none yet
     for worker in children(process.pid)[:1]:
         sign = getattr(signal, chance.choice(("SIGKILL", "SIGSEGV", "SIGTERM")))
         with contextlib.suppress(ProcessLookupError):

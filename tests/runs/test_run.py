@@ -187,6 +187,8 @@ def test_an_epochs_end_is_due_when_it_takes_a_small_share_of_the_time(
 
 
 def test_a_disk_without_room_for_what_is_to_be_kept_is_told_first(gan, monkeypatch):
+    usage = shutil._ntuple_diskusage(10**9, 0, 10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     run = open_again(KEEP_EVERY=10, EPOCHS=10**6)
     with pytest.raises(SystemExit, match=r"needs \d.* MB .* larger --keep-every"):
         begin(run, gan).__enter__()

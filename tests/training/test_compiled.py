@@ -1,6 +1,7 @@
 """Many iterations as one call are the same as many calls of train_on_batch."""
 
 import gc
+import mmap
 from pathlib import Path
 
 import keras
@@ -279,4 +280,4 @@ def test_memory_does_not_grow_from_call_to_call():
 def resident():
     """Return the bytes of memory that this process holds."""
     gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE

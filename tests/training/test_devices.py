@@ -103,7 +103,7 @@ def second_host(tmp_path_factory):
     number = tmp_path_factory.mktemp("host") / "boot_id"
     number.write_text("11111111-2222-3333-4444-555555555555\n")
     mount = f'mount --bind {number} /proc/sys/kernel/random/boot_id && exec "$@"'
-    command = ["unshare", "--mount", "sh", "-c", mount, "sh"]
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
     try:
         subprocess.run([*command, "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:

@@ -139,7 +139,9 @@ def test_jax_alone_takes_the_same_packages_without_tensorflow():
         ({}, 2, None),
     ],
 )
-def test_what_jax_compiles_is_kept_for_the_next_run(tmp_path, given, processes, kept):
+def test_what_jax_compiles_is_kept_for_the_next_run(
+    tmp_path, monkeypatch, given, processes, kept
+):
     pytest.importorskip("jax")
     code = f"""
 from dcgan.training import hardware
@@ -149,6 +151,7 @@ jax.process_count = lambda: {processes}
 hardware.keep_compiled()
 jax.jit(lambda x: x * 3)(1.0)
 """
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     here = {"HOME": str(tmp_path), "KERAS_BACKEND": "jax", "PYTHONPATH": str(SUITE)}
     command = [sys.executable, "-c", code]
     subprocess.run(command, cwd=tmp_path, env=os.environ | here | given, check=True)
