@@ -161,22 +161,20 @@ def features_of_real(network, real):
     """
     array, total = real.prepared, len(real.faces)
     faces = some(real.faces, REAL, "evaluate_choice")
-    every = {"pixels": real.checksum, "network": network.sha256}
-    every |= {"count": total, "chosen": "all"}
-    path = array.path.with_suffix(".features.npz")
+    made_from = {"pixels": real.checksum, "network": network.sha256}
+    chosen = "all" if len(faces) == total else f"with seed {SEED}"
+    places = []
     if total == array.facts["count"]:
-        seen = features.read(path, every)
+        places.append((".features.npz", {"count": total, "chosen": "all"}))
+    if len(faces) < array.facts["count"]:
+        places.append((".some.features.npz", {"count": len(faces), "chosen": chosen}))
+    for ending, which in places:
+        path, about = array.path.with_suffix(ending), {**made_from, **which}
+        seen = features.read(path, about)
         if seen is not None:
             return some(seen, REAL, "evaluate_choice")
-    if len(faces) < array.facts["count"]:
-        path = array.path.with_suffix(".some.features.npz")
-        chosen = "all" if faces is real.faces else f"with seed {SEED}"
-        every |= {"count": len(faces), "chosen": chosen}
-        seen = features.read(path, every)
-        if seen is not None:
-            return seen
     seen = features.of(network, faces, "Real faces through Inception", BATCH_SIZE)
-    features.keep(path, seen, every)
+    features.keep(path, seen, about)
     return seen
 
 

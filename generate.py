@@ -184,16 +184,21 @@ def noise_of(numbers):
     return of_all[np.array(numbers) - 1]
 
 
+def drawn(generator, numbers):
+    """Yield the faces (n, S, S, C) uint8 of numbers, part by part: numbers, faces."""
+    of_all = noise_of(numbers)
+    for first in range(0, len(numbers), TOGETHER):
+        part = slice(first, first + TOGETHER)
+        yield numbers[part], models.draw(generator, of_all[part])
+
+
 def picked(generator, discriminator):
     """Return the numbers of COUNT or WALK faces, of PICK each the one most real to the
     discriminator (after Azadi et al. 2019, "Discriminator rejection sampling").
     """
     numbers = np.arange(1, len(chosen()) * PICK + 1)
     scores = [
-        models.judge(discriminator, models.draw(generator, noise_of(numbers[part])))
-        for part in np.array_split(
-            np.arange(len(numbers)), -(-len(numbers) // TOGETHER)
-        )
+        models.judge(discriminator, faces) for _, faces in drawn(generator, numbers)
     ]
     best = np.concatenate(scores).reshape(-1, PICK).argmax(1)
     return numbers.reshape(-1, PICK)[np.arange(len(best)), best].tolist()
@@ -204,17 +209,15 @@ def save_faces(generator, numbers, scale):
     size = generator.output_shape[1]
     if OUT:
         check_pixels(len(numbers), scale, generator)
-    of_all, drawn = noise_of(numbers), []
-    for first in range(0, len(numbers), TOGETHER):
-        some = slice(first, first + TOGETHER)
-        faces = models.draw(generator, of_all[some])
+    shown = []
+    for part, faces in drawn(generator, numbers):
         if SINGLES:
-            save_singles(faces, numbers[some], len(str(max(numbers))))
+            save_singles(faces, part, len(str(max(numbers))))
         if OUT:
-            drawn.append(faces)
+            shown.append(faces)
     if OUT:
         words = [str(number) if SHOW_SEEDS else "" for number in numbers]
-        save_picture(labels.sheet(np.concatenate(drawn), words, COLUMNS, scale))
+        save_picture(labels.sheet(np.concatenate(shown), words, COLUMNS, scale))
     places = " and, each by itself, in ".join(filter(None, (OUT, SINGLES)))
     best = f", each the most real of {PICK}" if PICK else ""
     print(f"{len(numbers)} faces of {size} x {size} are in {places}{best}.")

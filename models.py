@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dcgan.common.console import UserError, is_out_of_memory
+from dcgan.common.console import UserError
 from dcgan.common.options import typed
 from dcgan.networks.augment import NUMBERS, Augment
 from dcgan.networks.backend import inferred, keras, layers, ops
@@ -193,21 +193,19 @@ def load_generator(run, which="best"):
             )
         shape = facts.get("width", 1.0), facts.get("channels", 3)
         generator = build_generator(network, size, *shape)
+        fault = None
         try:
-            generators.fill(generator, weights)
-        except Exception as error:  # weights of other shapes raise nearly anything
-            if is_out_of_memory(error):
-                raise
+            with generators.fitting(
+                f"{weights} does not hold a {network} generator of {size} x {size} "
+                "faces, as it says. Train again: python train.py"
+            ):
+                generators.fill(generator, weights)
+        except UserError as error:
             fault = error
-        else:
-            fault = None
         if generators.read(run, which).facts != facts:
             continue  # a training has written another one meanwhile
         if fault:
-            raise UserError(
-                f"{weights} does not hold a {network} generator of {size} x {size} "
-                "faces, as it says. Train again: python train.py"
-            ) from fault
+            raise fault
         return generator, facts
 
 
@@ -215,15 +213,10 @@ def _load_average(checkpoint):
     """Return the averaged generator in a checkpoint, and what is told of it."""
     arrays, facts = checkpoints.read_network(checkpoint)
     shape = {name: facts[name] for name in generators.SHAPED_BY}
-    try:
+    line = f"{checkpoint} does not hold a generator as its run's constants.json tells."
+    with generators.fitting(line):
         generator = build_generator(**shape)
         _assign(generator, arrays)
-    except Exception as error:  # other shapes raise nearly anything
-        if is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"{checkpoint} does not hold a generator as its run's constants.json tells."
-        ) from error
     return generator, facts
 
 
@@ -254,18 +247,14 @@ def load_discriminator(run, which="best", epochs=None):
     )
     network, size = facts["network"], facts["image_size"]
     discriminator = build_discriminator(network, size, recipe)
-    try:
+    with generators.fitting(
+        f"{file} does not hold a {network} discriminator of {size} x {size} faces, as "
+        "it says."
+    ):
         if there:
             _assign(discriminator, arrays)
         else:
             generators.fill(discriminator, file)
-    except Exception as error:  # other shapes raise nearly anything
-        if is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"{file} does not hold a {network} discriminator of {size} x {size} faces, "
-            "as it says."
-        ) from error
     return discriminator
 
 

@@ -304,11 +304,14 @@ def _make(path, source, crop, wanted, images, old):  # noqa: PLR0913
             # .json, which is made again
             path.with_suffix(".json").unlink(missing_ok=True)
     except workers.KilledError as error:
-        given = {"fit": _fit_of(wanted), "channels": wanted["channels"]}
-        given |= {"images": images, "data_folder": path.parent}
-        usual = {"fit": "crop", "channels": 3, "images": 0, "data_folder": Path("data")}
-        given = {name: it for name, it in given.items() if it != usual[name]}
-        given = typed(workers=1, data=wanted["source"], image_size=size, **given)
+        usual = {
+            "fit": (_fit_of(wanted), "crop"),
+            "channels": (wanted["channels"], 3),
+            "images": (images, 0),
+            "data_folder": (path.parent, Path("data")),
+        }
+        more = {name: it for name, (it, default) in usual.items() if it != default}
+        given = typed(workers=1, data=wanted["source"], image_size=size, **more)
         raise UserError(
             "A process that reads pictures was killed, for lack of memory most likely, "
             f"at {error}. Use fewer: python preprocess.py {given}"

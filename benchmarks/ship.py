@@ -6,7 +6,6 @@ shipped once more, the folder holds the score too. No photograph goes there.
 """
 
 import csv
-import json
 import shutil
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 import generate
 import models
 from dcgan.common.console import UserError, run
-from dcgan.common.files import write_whole
+from dcgan.common.files import read_json, write_whole
 from dcgan.common.options import options, typed
 from dcgan.networks.losses import LOSSES
 from dcgan.pictures.faces import GAP as FACE_GAP
@@ -112,8 +111,7 @@ def score_of(out, checksum):
     """Return {"score", "scored_by"} if metrics.json in `out` has the KID of the
     generator with this checksum; else {}, and say what to do.
     """
-    path = out / "metrics.json"
-    metrics = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    metrics = read_json(out / "metrics.json")
     scored = metrics and metrics["protocol"]["generator"].endswith(checksum[:8])
     if not scored or "kid" not in metrics:
         print(f"No score yet: python evaluate.py {typed(run=out)}, and ship once more.")

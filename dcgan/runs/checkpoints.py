@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dcgan.common.console import UserError, is_out_of_memory
+from dcgan.common.console import UserError
 from dcgan.common.files import DAMAGE, sha256, write_whole
 from dcgan.runs import folder, generators
 
@@ -125,21 +125,16 @@ def load(run, gan):
     called damaged-..., so that it counts no more. Raises UserError if there are
     checkpoints and all are damaged.
     """
-    damaged = []
+    damaged, variables = [], _variables(gan)
     for path in reversed(paths(run)):
         try:
-            progress = _load(path, gan)
+            arrays, progress = _read_fitting(path, variables)
         except DAMAGE as error:
-            if is_out_of_memory(error):
-                raise
-            if _is_refused(error):
-                raise UserError(
-                    f"Cannot read {path}: {error.strerror}. Once it can be read, the "
-                    "same command goes on from there."
-                ) from error
             print(f"{path} is damaged ({error}); trying the one before it.")
             damaged.append(path)
             continue
+        for name, variable in variables.items():
+            variable.assign(arrays[name])
         for refused in damaged:
             aside = refused.with_name(f"damaged-{refused.name}")
             _remove(aside)
@@ -150,17 +145,16 @@ def load(run, gan):
     return None
 
 
-def _load(path, gan):
+def _read_fitting(path, variables):
     arrays, progress = read(path)
-    variables = _variables(gan)
     if arrays.keys() != variables.keys():
         raise ValueError("it holds other variables than this network has")
     for name, variable in variables.items():
         if arrays[name].shape != tuple(variable.shape):
             raise ValueError(f"{name} has another shape than in this network")
-    for name, variable in variables.items():
-        variable.assign(arrays[name])
-    return progress
+        if arrays[name].dtype.kind not in "fiub":
+            raise ValueError(f"{name} has something else than numbers in it")
+    return arrays, progress
 
 
 def paths(run):
@@ -176,8 +170,21 @@ def paths(run):
 def read(path):
     """Return what a checkpoint holds: {name: array}, and the progress.
 
-    Raises an error out of files.DAMAGE if anything of it is damaged.
+    Raises an error out of files.DAMAGE if anything of it is damaged, and UserError if
+    it cannot be read for now.
     """
+    try:
+        return _read(path)
+    except OSError as error:
+        if not _is_refused(error):
+            raise
+        raise UserError(
+            f"Cannot read {path}: {error.strerror}. Once it can be read, the same "
+            "command goes on."
+        ) from error
+
+
+def _read(path):
     progress = _progress_in(path)
     if path.is_dir():
         checksum = sha256(path / "weights.npz")

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from dcgan.common.console import UserError, is_out_of_memory
+from dcgan.common.console import UserError
 from dcgan.common.files import DAMAGE, write_json, write_whole
 from dcgan.common.options import typed
 from dcgan.runs import checkpoints, curves, folder, generators
@@ -76,14 +76,9 @@ class Pair(NamedTuple):
         for which, networks in parts.items():
             weights = generators.read(self.folder, which).weights
             for network in networks:
-                try:
+                line = f"{weights} does not hold a {network.name} as it says."
+                with generators.fitting(line):
                     generators.fill(network, weights)
-                except Exception as error:  # other shapes raise nearly anything
-                    if is_out_of_memory(error):
-                        raise
-                    raise UserError(
-                        f"{weights} does not hold a {network.name} as it says."
-                    ) from error
 
 
 def _check_alike(origin, pairs):
@@ -165,8 +160,6 @@ def _is_run(path):
 def _read_checkpoint(path):
     try:
         return checkpoints.read(path)
-    except PermissionError as error:
-        raise UserError(f"Cannot read {error.filename}: {error.strerror}.") from error
     except DAMAGE as error:
         raise UserError(
             f"{path} is damaged ({error}). Continue that run by itself first: it "

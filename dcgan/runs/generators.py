@@ -5,6 +5,7 @@ it all, is an attribute of the file; the JSON beside it says the same to people.
 older runs the JSON is all that tells.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -18,7 +19,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from dcgan.common.console import UserError
+from dcgan.common.console import UserError, is_out_of_memory
 from dcgan.common.files import sha256, write_json, write_whole
 from dcgan.common.options import typed
 from dcgan.runs.folder import CHECKPOINT, CONSTANTS
@@ -138,6 +139,20 @@ def fill(model, weights):
         # What Keras finds no weights for it leaves as it is, and only warns
         warnings.simplefilter("error", UserWarning)
         model.load_weights(weights)
+
+
+@contextlib.contextmanager
+def fitting(line):
+    """Turn what weights raise that do not fit, nearly anything, into a UserError.
+
+    line: what it says. That memory is full is no fault of theirs.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise UserError(line) from error
 
 
 def paths(run, which):
