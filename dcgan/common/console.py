@@ -17,8 +17,12 @@ LINE_EVERY = 20  # seconds between two lines of a progress bar that goes to a fi
 
 # What backends say where memory is full; "dst tensor": TensorFlow, copying to a GPU
 MEMORY_FULL = (
-    *("resourceexhausted", "resource_exhausted", "outofmemory", "out of memory"),
-    *("dst tensor is not initialized", "defaultcpuallocator"),
+    "resourceexhausted",
+    "resource_exhausted",
+    "outofmemory",
+    "out of memory",
+    "dst tensor is not initialized",
+    "defaultcpuallocator",
 )
 
 # What the system says when no more can be written to a file or a pipe

@@ -120,6 +120,11 @@ def pickle_an_array(path):
     rewrite(path, **{"generator.000": np.array([{}], dtype=object)})
 
 
+def of_words(path):
+    shape = checkpoints.read(path)[0]["generator.000"].shape
+    rewrite(path, **{"generator.000": np.full(shape, "x")})
+
+
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
@@ -133,6 +138,7 @@ def pickle_an_array(path):
             lambda path: rewrite(path, **{"generator.000": np.zeros((2, 2))}),
             "generator.000 has another shape than in this network",
         ),
+        (of_words, "generator.000 has something else than numbers in it"),
         (pickle_an_array, ""),
         (forget_the_progress, ""),
         (replace_progress("["), ""),
